@@ -1,0 +1,169 @@
+"""Where an installation lives and how it is configured: environment and `installation.yml` → one frozen `Settings`.
+
+Nothing else reads `os.environ`. All state of an installation is under `home` (`METRICS_HOME`, default `.metrics/`),
+so two installations never meet.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the message names the file or variable and the mend."""
+
+
+def _known_timezone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError(f"unknown time zone {name!r}; use an IANA name such as Asia/Shanghai") from None
+    return name
+
+
+class Installation(BaseModel):
+    """What this installation watches: the content of `<home>/installation.yml`, written by `metrics load|demo`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = "simulator"
+    """Name of the source module: simulator, olist, merch_store, files."""
+    path: Path | None = None
+    """Folder (or mapping file) the source reads; the simulator keeps its files below `home`."""
+    timezone: Annotated[str, AfterValidator(_known_timezone)] = "Asia/Shanghai"
+    """The shop's time zone: days and hours of every metric are in it."""
+    currency: str = "CNY"
+    seed: int = 20251111
+    scale: float = 1.0
+
+
+class Settings(BaseModel):
+    """One installation, resolved. Build it with `load_settings`, pass it as an argument."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path
+    installation: Installation = Installation()
+    rules_dir: Path = PROJECT_ROOT / "alert_rules"
+    dbt_project_dir: Path = PROJECT_ROOT / "dbt_project"
+    store_url: SecretStr | None = None
+    """SQLAlchemy URL of the operational store; default: SQLite below `home`."""
+    late_days: int = 3
+    """Days before the newest one that the nightly run rebuilds, for late data."""
+    locale: str = "zh"
+    """Language of messages: zh or en (the other language follows in every message where room allows)."""
+    ui_url: str = "http://127.0.0.1:3000"
+    """Where links in messages point: the Dagster UI."""
+    smtp_url: SecretStr | None = None
+    """`smtp://user:password@host:port` or `smtps://…`; None = the email channel is off."""
+    email_from: str = "metrics@localhost"
+    email_to: tuple[str, ...] = ()
+    """Who gets alert emails until the routing of `_routes.yml` says otherwise."""
+
+    @property
+    def warehouse_dir(self) -> Path:
+        return self.home / "warehouse"
+
+    @property
+    def build_path(self) -> Path:
+        """The private build file. Only the one writer opens it (docs/architecture.md, Storage)."""
+        return self.warehouse_dir / "build.duckdb"
+
+    @property
+    def published_dir(self) -> Path:
+        return self.warehouse_dir / "published"
+
+    @property
+    def evaluations_dir(self) -> Path:
+        return self.warehouse_dir / "evaluations"
+
+    @property
+    def source_dir(self) -> Path:
+        """Where the simulator writes its files."""
+        return self.home / "sources" / "simulator"
+
+    @property
+    def dbt_target_dir(self) -> Path:
+        return self.home / "dbt" / "target"
+
+    @property
+    def dagster_home(self) -> Path:
+        return self.home / "dagster"
+
+    @property
+    def messages_dir(self) -> Path:
+        """Where the file channel leaves its messages."""
+        return self.home / "messages"
+
+    @property
+    def database_url(self) -> str:
+        if self.store_url is not None:
+            return self.store_url.get_secret_value()
+        return f"sqlite:///{self.home / 'store.db'}"
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.installation.timezone)
+
+
+_ENV = {
+    "METRICS_RULES_DIR": "rules_dir",
+    "METRICS_STORE_URL": "store_url",
+    "METRICS_LATE_DAYS": "late_days",
+    "METRICS_LOCALE": "locale",
+    "METRICS_UI_URL": "ui_url",
+    "METRICS_SMTP_URL": "smtp_url",
+    "METRICS_EMAIL_FROM": "email_from",
+    "METRICS_EMAIL_TO": "email_to",
+}
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the environment and `<home>/installation.yml`.
+
+    Raises `SettingsError` naming the variable or file when a value cannot be used.
+    """
+    env = os.environ if environ is None else environ
+    home = Path(env.get("METRICS_HOME") or ".metrics").expanduser().resolve()
+    values: dict[str, object] = {"home": home, "installation": read_installation(home)}
+    for variable, field in _ENV.items():
+        if text := env.get(variable, "").strip():
+            values[field] = tuple(part.strip() for part in text.split(",") if part.strip()) if field == "email_to" else text
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        variables = {field: variable for variable, field in _ENV.items()}
+        raise SettingsError(
+            "; ".join(f"{variables.get(str(e['loc'][0]), e['loc'][0])}: {e['msg']}" for e in error.errors())
+        ) from None
+
+
+def read_installation(home: Path) -> Installation:
+    """The installation's own file, or the defaults when there is none yet."""
+    path = home / "installation.yml"
+    if not path.exists():
+        return Installation()
+    try:
+        return Installation.model_validate(YAML(typ="safe").load(path.read_text("utf-8")) or {})
+    except (YAMLError, ValidationError) as error:
+        raise SettingsError(f"{path}: {error}") from None
+
+
+def write_installation(home: Path, installation: Installation) -> None:
+    """Replace `<home>/installation.yml` atomically."""
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / "installation.yml"
+    part = path.with_suffix(".part")
+    with part.open("w", encoding="utf-8") as stream:
+        YAML().dump(installation.model_dump(mode="json"), stream)
+    os.replace(part, path)
