@@ -1,0 +1,29 @@
+"""Text as SQL: what has to be inside a statement because DuckDB takes no parameter there (paths, names)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date, datetime
+from pathlib import Path
+
+
+def literal(value: str | date | datetime | None) -> str:
+    """A SQL literal."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, datetime):
+        return f"TIMESTAMP '{value.isoformat(sep=' ')}'"
+    if isinstance(value, date):
+        return f"TIMESTAMP '{value.isoformat()} 00:00:00'"
+    return "'" + value.replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    """A quoted name."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def parquet(paths: Iterable[Path]) -> str:
+    """`read_parquet([…])` over exactly these files; never a glob, so names with `*` or `[` are read as they are."""
+    names = ", ".join(literal(str(path)) for path in paths)
+    return f"read_parquet([{names}], hive_partitioning = false)"
