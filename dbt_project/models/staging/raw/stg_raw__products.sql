@@ -1,0 +1,12 @@
+select
+    product_id,
+    name,
+    category,
+    supplier,
+    unit_cost,
+    list_price,
+    safety_stock,
+    lead_time_days,
+    listed_on,
+    is_active
+from {{ source('raw', 'products') }}
