@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo
@@ -43,6 +44,8 @@ class Installation(BaseModel):
     timezone: Annotated[str, AfterValidator(_known_timezone)] = "Asia/Shanghai"
     """The shop's time zone: days and hours of every metric are in it."""
     currency: str = "CNY"
+    first_day: date | None = None
+    """First shop-local day with partitions; `metrics load|demo` take it from the source's coverage."""
     seed: int = 20251111
     scale: float = 1.0
 
@@ -138,7 +141,9 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     values: dict[str, object] = {"home": home, "installation": read_installation(home)}
     for variable, field in _ENV.items():
         if text := env.get(variable, "").strip():
-            values[field] = tuple(part.strip() for part in text.split(",") if part.strip()) if field == "email_to" else text
+            values[field] = (
+                tuple(part.strip() for part in text.split(",") if part.strip()) if field == "email_to" else text
+            )
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
