@@ -205,7 +205,9 @@ class _Resolver:
 
         def visit(name: str, path: tuple[str, ...]) -> Iterable[Problem]:
             if name in path:
-                yield _problem(self._by_id[name], f"is defined by itself: {' → '.join((*path, name))}", "Break the cycle")
+                yield _problem(
+                    self._by_id[name], f"is defined by itself: {' → '.join((*path, name))}", "Break the cycle"
+                )
                 return
             if name in done or name not in self._by_id:
                 return
