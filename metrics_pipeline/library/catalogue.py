@@ -143,7 +143,7 @@ def _without(slices: tuple[str, ...], missing: set[str]) -> tuple[str, ...]:
 
 
 def _is_absent(column: str, info: SourceInfo) -> bool:
-    return column in info.absent or column.split(".")[0] in info.absent
+    return column in info.absent or column.split(".", maxsplit=1)[0] in info.absent
 
 
 def _absence(metric: Metric, info: SourceInfo) -> Absence | None:

@@ -84,7 +84,7 @@ def test_dimensions_come_from_columns_of_the_contract(catalogue: Catalogue) -> N
         for column in [c for columns in metric.dimension_columns.values() for c in columns] + list(metric.requires):
             table, _, name = column.partition(".")
             assert table in tables, column
-            assert not name or name in tables[table].columns, column
+            assert not name or name in {c.name for c in tables[table].columns}, column
 
 
 def test_a_source_without_sessions_has_no_conversion_and_says_why(catalogue: Catalogue) -> None:
