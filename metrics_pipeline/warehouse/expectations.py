@@ -84,7 +84,8 @@ def validate_table(
         _batch_definition().get_batch(batch_parameters={"dataframe": facts}).validate(suite_of(entry, quarantine_limit))
     )
     statistics = {str(name): value for name, value in facts.iloc[0].items() if not pd.isna(value)}
-    failures, warnings = [], []
+    failures: list[str] = []
+    warnings: list[str] = []
     for outcome in result.results:
         if not outcome.success:
             config = outcome.expectation_config
