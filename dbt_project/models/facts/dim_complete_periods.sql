@@ -1,3 +1,5 @@
+{{ config(materialized='incremental', incremental_strategy='replace_window') }}
+
 {#
   Which days and hours are complete for which raw table. A metric has a value only in complete periods.
   An hour that daylight saving skips does not exist, so it is not complete either.
@@ -6,6 +8,7 @@ with days as (
 
     select cast(date_day as timestamp) as period_start
     from {{ ref('dim_days') }}
+    where {{ in_window('date_day') }}
 
 ),
 

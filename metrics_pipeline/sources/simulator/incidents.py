@@ -32,7 +32,7 @@ from metrics_pipeline.sources.simulator.rows import stream
 
 QUIET_DAYS = 60
 ERA_DAYS = 60
-_DAYS_PER_INCIDENT_OF_A_KIND = 105
+_DAYS_PER_INCIDENT_OF_A_KIND = 85
 _DEMAND_OF_A_NORMAL_DAY = (0.72, 1.55)
 """Incidents keep away from days whose expected demand, relative to their neighbours, is outside: there the calendar speaks."""
 _TRIES = 60

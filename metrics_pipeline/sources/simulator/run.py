@@ -104,7 +104,7 @@ _LATE_HOUR, _AGAIN_HOUR = 10, 9
 _DOUBLE_ID = 900_000_000_000
 _KNOWN_VISITORS = 0.42
 """Share of browsing sessions whose account is known."""
-_VISITORS_PER_DAILY_SESSION = 9
+_VISITORS_PER_DAILY_SESSION = 2.5
 _STOCKED_SHARE = 0.985
 """Rough share of wanted orders that find stock; only sizes the customer history."""
 
