@@ -1,0 +1,41 @@
+"""Rule and metric → the card that notices carry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from metrics_pipeline.alerts.notice import RuleCard
+from metrics_pipeline.alerts.state import Policy
+
+if TYPE_CHECKING:
+    from metrics_pipeline.library.catalogue import Metric
+    from metrics_pipeline.rules.model import Rule
+
+
+def cards_of(rules: Iterable[Rule], metrics: Mapping[str, Metric], *, currency: str = "CNY") -> dict[str, RuleCard]:
+    """One card per rule by rule id. Raises `KeyError` for a rule whose metric the library lacks (lint refuses those)."""
+    return {rule.id: card_of(rule, metrics[rule.metric], currency=currency) for rule in rules}
+
+
+def card_of(rule: Rule, metric: Metric, *, currency: str = "CNY") -> RuleCard:
+    """What people are told about this rule. `currency`: of the installation."""
+    hourly = rule.grain == "hour"
+    return RuleCard(
+        id=rule.id,
+        metric=rule.metric,
+        name_zh=metric.name_zh,
+        name_en=metric.name_en,
+        unit=metric.unit,
+        currency=currency,
+        why=rule.why,
+        why_zh=rule.why_zh,
+        owner=rule.owner,
+        expression=str(rule.expr),
+        yellow_if="" if rule.yellow_if is None else str(rule.yellow_if),
+        red_if="" if rule.red_if is None else str(rule.red_if),
+        labels=dict(rule.labels),
+        annotations={name: text for name, text in rule.annotations.model_dump().items() if text},
+        asset_key=("hourly", f"{metric.id}_hourly") if hourly else (metric.layer, metric.id),
+        policy=Policy(hold=rule.hold),
+    )

@@ -1,0 +1,211 @@
+"""What is said to one receiver about one rule: facts only, as JSON in the outbox; words are put to it when it is sent.
+
+A notice carries everything a message needs, its small series included, so that sending opens no warehouse.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
+
+from metrics_pipeline.alerts.state import IMPATIENT, RANK, Policy
+from metrics_pipeline.store.records import Instance, Tier
+
+WORST = 20
+"""Slices listed in one notice; the counts cover all."""
+POINTS = 120
+"""Points of the series in one notice."""
+
+NotifyReason = Literal["first", "new_alerts", "escalated", "some_resolved", "all_resolved", "cancelled", "repeat"]
+Change = Literal["new", "escalated", "ongoing", "resolved", "corrected", "cancelled"]
+
+
+@dataclass(frozen=True)
+class RuleCard:
+    """What people are told about a rule. Build it from the rule and its metric."""
+
+    id: str
+    metric: str
+    name_zh: str = ""
+    """The metric's names."""
+    name_en: str = ""
+    unit: str = ""
+    """Of the metric: ratio, currency, days, orders, …"""
+    currency: str = "CNY"
+    why: str = ""
+    why_zh: str = ""
+    owner: str = ""
+    expression: str = "value"
+    yellow_if: str = ""
+    red_if: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    asset_key: tuple[str, ...] = ()
+    """Dagster key of the metric's asset, on whose checks page the link leads; the check is named like the rule."""
+    policy: Policy = IMPATIENT
+
+    @property
+    def group(self) -> str:
+        """What one notification is about. Today the rule; routing will choose scenarios and regions."""
+        return self.id
+
+
+class SeriesKey(NamedTuple):
+    """Which series a plot shows: it ends with the breached period."""
+
+    rule: str
+    metric: str
+    dimension: str
+    member: str
+    grain: str
+    until: datetime
+
+
+class Point(NamedTuple):
+    """One period of a series; `lower` and `upper` are the expected band."""
+
+    period: datetime
+    value: float | None
+    lower: float | None = None
+    upper: float | None = None
+
+
+@dataclass(frozen=True)
+class Series:
+    """The recent past of one slice, oldest first, and the bounds it is judged by."""
+
+    points: tuple[Point, ...]
+    yellow_bound: float | None = None
+    red_bound: float | None = None
+    dimension: str = "all"
+    member: str = "all"
+
+
+SeriesSource = Callable[[Sequence[SeriesKey]], Mapping[SeriesKey, Series]]
+"""All series of one tick at once, so that a source can answer with one query. An absent key gives no plot."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One slice in a notice."""
+
+    instance: str
+    dimension: str
+    member: str
+    change: Change
+    tier: Tier
+    """While it fires: its tier. When it ended: the worst it had."""
+    since: datetime
+    """First breaching period, shop-local."""
+    value: float | None = None
+    observed: float | None = None
+    baseline: float | None = None
+    lower: float | None = None
+    upper: float | None = None
+    yellow_bound: float | None = None
+    red_bound: float | None = None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Numbers over all slices of the rule, listed or not."""
+
+    new: int = 0
+    escalated: int = 0
+    eased: int = 0
+    ended: int = 0
+    firing: int = 0
+    red: int = 0
+    no_data: int = 0
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One notification: one rule, one receiver, all that is new to them."""
+
+    key: str
+    receiver: str
+    sequence: int
+    reason: NotifyReason
+    tier: Tier
+    """The worst tier that fires now; the worst it was when all has ended."""
+    created_at: datetime
+    period: datetime
+    grain: str
+    rule: RuleCard
+    counts: Counts
+    slices: tuple[Slice, ...]
+    series: Series | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; `from_json` gives it back."""
+        data = asdict(self)
+        data["created_at"] = self.created_at.astimezone(UTC).isoformat()
+        data["period"] = self.period.isoformat()
+        for one in data["slices"]:
+            one["since"] = one["since"].isoformat()
+        if self.series is not None:
+            data["series"]["points"] = [[point.period.isoformat(), *point[1:]] for point in self.series.points]
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Notice:
+        """The notice in an outbox payload. Raises `KeyError` or `TypeError` when it is not one."""
+        rule = {**data["rule"], "policy": Policy(**data["rule"]["policy"])}
+        rule["asset_key"] = tuple(rule["asset_key"])
+        series = data["series"]
+        return cls(
+            **{
+                **data,
+                "created_at": datetime.fromisoformat(data["created_at"]),
+                "period": datetime.fromisoformat(data["period"]),
+                "rule": RuleCard(**rule),
+                "counts": Counts(**data["counts"]),
+                "slices": tuple(
+                    Slice(**{**one, "since": datetime.fromisoformat(one["since"])}) for one in data["slices"]
+                ),
+                "series": series
+                and Series(
+                    **{
+                        **series,
+                        "points": tuple(Point(datetime.fromisoformat(p[0]), *p[1:]) for p in series["points"]),
+                    }
+                ),
+            }
+        )
+
+
+def excess(instance: Instance) -> float:
+    """How far beyond its yellow (else red) bound the slice lies, as a share of the bound: orders slices of one rule."""
+    bound = instance.yellow_bound if instance.yellow_bound is not None else instance.red_bound
+    if instance.value is None or bound is None:
+        return 0.0
+    return abs(instance.value - bound) / (abs(bound) or 1.0)
+
+
+def severity(instance: Instance) -> tuple[int, float, str]:
+    """Sort key, worst first: red before yellow, then the larger excess, then the name."""
+    return (-RANK[instance.tier], -excess(instance), instance.key)
+
+
+def notification_key(
+    receiver: str, group: str, *, firing: Sequence[str], ended: Sequence[str], reason: str, sequence: int
+) -> str:
+    """The unique key of a notification: receiver, group, what fires and what ended, reason and sequence."""
+    digest = hashlib.sha256()
+    for part in (receiver, group, reason, str(sequence), *sorted(firing), "/", *sorted(ended)):
+        digest.update(part.encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:32]
+
+
+def reason_of(*, new: int, escalated: int, known: int, still_known: int) -> NotifyReason:
+    """Why a notice is sent: `known` open episodes the receiver was told of before, `still_known` those of them that stay open."""
+    if escalated:
+        return "escalated"
+    if new:
+        return "new_alerts" if known else "first"
+    return "some_resolved" if still_known else "all_resolved"

@@ -1,0 +1,330 @@
+"""A notice in words: title, plain text and HTML, in the reader's language first and the other one after it.
+
+The reader has one minute at night: what broke, where, how bad, since when, who owns it, what to do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import tzinfo
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
+from zoneinfo import ZoneInfo
+
+from metrics_pipeline.alerts.notice import Notice, Slice
+from metrics_pipeline.delivery.words import Locale, number, period_name, slice_name, word
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from metrics_pipeline.delivery.plots import Plot
+
+BEYOND = ("new", "escalated", "ongoing")
+TITLE_LENGTH = 160
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How an installation words its messages."""
+
+    locale: Literal["zh", "en"] | str = "zh"
+    """The language that comes first; anything but `en` is Chinese."""
+    ui_url: str = "http://127.0.0.1:3000"
+    zone: tzinfo = field(default_factory=lambda: ZoneInfo("Asia/Shanghai"))
+
+    @property
+    def locales(self) -> tuple[Locale, Locale]:
+        return ("en", "zh") if self.locale == "en" else ("zh", "en")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One slice in the table: its cells, and the tier that colours it (`none` when it ended)."""
+
+    cells: tuple[str, ...]
+    tier: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """A notice ready to be sent. Texts are plain; `html_with` gives HTML."""
+
+    notice: Notice
+    wording: Wording
+    over: frozenset[str] = frozenset()
+    """Listed instances that ended between the decision and the sending."""
+
+    @property
+    def id(self) -> str:
+        """Stable over attempts: the notification's key."""
+        return self.notice.key
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the message brings an end and nothing else."""
+        return self.notice.reason in ("some_resolved", "all_resolved", "cancelled")
+
+    @cached_property
+    def title(self) -> str:
+        """One line, in the first language."""
+        return self.title_in(self.wording.locales[0])
+
+    @cached_property
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """Label and value pairs, in the first language."""
+        return self.facts_in(self.wording.locales[0])
+
+    @property
+    def table_head(self) -> tuple[str, ...]:
+        return self.table_head_in(self.wording.locales[0])
+
+    @property
+    def table_rows(self) -> tuple[Row, ...]:
+        return self.table_rows_in(self.wording.locales[0])
+
+    @property
+    def link(self) -> str:
+        """The page of the asset check in the Dagster UI."""
+        base = self.wording.ui_url.rstrip("/")
+        rule = self.notice.rule
+        if not rule.asset_key:
+            return base
+        path = "/".join(quote(part, safe="") for part in rule.asset_key)
+        return f"{base}/assets/{path}?view=checks&checkDetail={quote(rule.id, safe='')}"
+
+    @property
+    def runbook(self) -> str:
+        return self.notice.rule.annotations.get("runbook", "")
+
+    @cached_property
+    def text(self) -> str:
+        """Plain text, both languages."""
+        return _render("message.txt", message=self, blocks=self._blocks())
+
+    @cached_property
+    def plot(self) -> Plot | None:
+        """The series of the worst slice with its band and bounds; None when the notice has none."""
+        series = self.notice.series
+        if series is None:
+            return None
+        from metrics_pipeline.delivery.plots import Plot
+
+        first, rule = self.wording.locales[0], self.notice.rule
+        where = slice_name(series.dimension, series.member, first)
+        return Plot(
+            series=series,
+            title=f"{self.metric_name(first)} · {where}",
+            ascii_title=f"{rule.metric} {series.member if series.member.isascii() else ''}".strip(),
+            unit=rule.unit,
+            tier="none" if self.is_over else self.notice.tier,
+            alt=self.title,
+        )
+
+    def html_with(self, plot_source: str | None) -> str:
+        """A complete HTML page whose plot is at `plot_source` (`cid:…`, `data:…`); without a plot when None."""
+        return _render("message.html", message=self, blocks=self._blocks(), plot_source=plot_source)
+
+    def html_page(self) -> str:
+        """A stand-alone HTML page with the plot inside."""
+        return self.html_with(None if self.plot is None else self.plot.data_uri())
+
+    def metric_name(self, locale: Locale) -> str:
+        """The metric's name in this language, else in the other, else its id."""
+        rule = self.notice.rule
+        names = (rule.name_zh, rule.name_en) if locale == "zh" else (rule.name_en, rule.name_zh)
+        return names[0] or names[1] or rule.metric
+
+    def title_in(self, locale: Locale) -> str:
+        """`[红色报警] 退款率：地区=华北 13.2%（阈值 8.0%），共 5 个切片`"""
+        notice = self.notice
+        head = f"[{self._status(locale)}] {self.metric_name(locale)}"
+        if self.is_over:
+            body = self._end_sentence(locale)
+        else:
+            worst = notice.slices[0]
+            bound = self._bound(worst)
+            body = f"{slice_name(worst.dimension, worst.member, locale)} {self.number(worst.value)}"
+            if bound is not None:
+                body += f"（阈值 {self.number(bound)}）" if locale == "zh" else f" (threshold {self.number(bound)})"
+            if notice.counts.firing > 1:
+                body += (
+                    f"，共 {notice.counts.firing:,} 个切片" if locale == "zh" else f", {notice.counts.firing:,} slices"
+                )
+        title = f"{head}：{body}" if locale == "zh" else f"{head}: {body}"
+        title = re.sub(r"\s+", " ", title)
+        return title if len(title) <= TITLE_LENGTH else f"{title[: TITLE_LENGTH - 1]}…"
+
+    def facts_in(self, locale: Locale) -> tuple[tuple[str, str], ...]:
+        """Label and value pairs."""
+        notice, rule = self.notice, self.notice.rule
+        facts = [(word("what", locale), f"{self.metric_name(locale)} ({rule.metric})")]
+        if summary := rule.annotations.get("summary_zh" if locale == "zh" else "summary"):
+            facts.append((word("rule", locale), f"{rule.id}: {summary}"))
+        else:
+            facts.append((word("rule", locale), rule.id))
+        facts.append((word("bound", locale), self._condition(locale)))
+        facts.append((word("period", locale), period_name(notice.period, notice.grain)))
+        facts.append((word("where", locale), self._where(locale)))
+        if not self.is_over:
+            worst = notice.slices[0]
+            facts.append((word("worst", locale), self._how_bad(worst, locale)))
+            facts.append((word("since", locale), period_name(worst.since, notice.grain)))
+        facts.append((word("notified", locale), word(f"reason.{notice.reason}", locale)))
+        if self.over:
+            facts.append((word("late", locale), self._over_sentence(locale)))
+        why = (rule.why_zh or rule.why) if locale == "zh" else (rule.why or rule.why_zh)
+        if why:
+            facts.append((word("why", locale), why))
+        facts.append((word("owner", locale), rule.owner or word("missing", locale)))
+        return tuple(facts)
+
+    def table_head_in(self, locale: Locale) -> tuple[str, ...]:
+        """The heads of the table of slices."""
+        return tuple(word(name, locale) for name in ("slice", "change", "value", "bound", "band", "since"))
+
+    def table_rows_in(self, locale: Locale) -> tuple[Row, ...]:
+        """One row per listed slice, the worst of the news first."""
+        return tuple(self._row(one, locale) for one in self.notice.slices)
+
+    def number(self, value: float | None) -> str:
+        """A value of the metric as people write it."""
+        return number(value, self.notice.rule.unit, currency=self.notice.rule.currency)
+
+    def unlisted_in(self, locale: Locale) -> str:
+        """How many slices the table leaves out, or nothing."""
+        counts = self.notice.counts
+        hidden = counts.firing + counts.ended - len(self.notice.slices)
+        if hidden <= 0:
+            return ""
+        return (
+            f"另有 {hidden:,} 个切片未列出，见检查页面。"
+            if locale == "zh"
+            else (f"{hidden:,} more slices are not listed; see the check's page.")
+        )
+
+    def _blocks(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "locale": locale,
+                "title": self.title_in(locale),
+                "facts": self.facts_in(locale),
+                "head": self.table_head_in(locale),
+                "rows": self.table_rows_in(locale),
+                "unlisted": self.unlisted_in(locale),
+                "link_label": word("link", locale),
+                "runbook_label": word("runbook", locale),
+            }
+            for locale in self.wording.locales
+        ]
+
+    def _status(self, locale: Locale) -> str:
+        if not self.is_over:
+            return word(self.notice.tier if self.notice.tier != "none" else "yellow", locale)
+        changes = {one.change for one in self.notice.slices if one.change not in BEYOND}
+        if self.notice.reason == "some_resolved":
+            return word("fewer", locale)
+        if changes == {"corrected"}:
+            return word("corrected", locale)
+        return word("cancelled" if changes == {"cancelled"} else "over", locale)
+
+    def _end_sentence(self, locale: Locale) -> str:
+        ended, left = self.notice.counts.ended, self.notice.counts.firing
+        ends = [one for one in self.notice.slices if one.change not in BEYOND]
+        if ended == 1 and ends:
+            what = slice_name(ends[0].dimension, ends[0].member, locale)
+            what += f" {self.number(ends[0].value)}" if ends[0].value is not None else ""
+        else:
+            what = f"{ended:,} 个切片结束" if locale == "zh" else f"{ended:,} slices ended"
+        if not left:
+            return what
+        return f"{what}，仍有 {left:,} 个报警" if locale == "zh" else f"{what}, {left:,} still firing"
+
+    def _over_sentence(self, locale: Locale) -> str:
+        if locale == "zh":
+            return f"发送前已有 {len(self.over)} 个所列切片结束，随后会有结束通知。"
+        return f"{len(self.over)} of the listed slices ended before this was sent; a message about the end follows."
+
+    def _condition(self, locale: Locale) -> str:
+        rule = self.notice.rule
+        parts = [
+            f"{word(tier, locale)} {condition}"
+            for tier, condition in (("yellow", rule.yellow_if), ("red", rule.red_if))
+            if condition
+        ]
+        subject = "" if rule.expression == "value" else f"{rule.expression}: "
+        return subject + (" · ".join(parts) or word("missing", locale))
+
+    def _where(self, locale: Locale) -> str:
+        counts = self.notice.counts
+        parts = [
+            (counts.new, "新", "new"),
+            (counts.escalated, "升级", "escalated"),
+            (counts.eased, "缓和", "eased"),
+            (counts.ended, "结束", "ended"),
+            (counts.no_data, "缺数据", "without data"),
+        ]
+        if locale == "zh":
+            said = [f"{counts.firing:,} 个切片报警（红 {counts.red:,}）"]
+            said += [f"{zh} {count:,}" for count, zh, _ in parts if count]
+            return "，".join(said)
+        said = [f"{counts.firing:,} slices firing ({counts.red:,} red)"]
+        said += [f"{count:,} {en}" for count, _, en in parts if count]
+        return ", ".join(said)
+
+    def _how_bad(self, one: Slice, locale: Locale) -> str:
+        text = f"{slice_name(one.dimension, one.member, locale)} {self.number(one.value)}"
+        if (bound := self._bound(one)) is not None:
+            text += f"，阈值 {self.number(bound)}" if locale == "zh" else f", threshold {self.number(bound)}"
+        if one.baseline is not None and self.notice.rule.expression != "value":
+            text += (
+                f"，基线 {self.number(one.baseline)}" if locale == "zh" else f", baseline {self.number(one.baseline)}"
+            )
+        return text
+
+    def _bound(self, one: Slice) -> float | None:
+        bound = one.red_bound if one.tier == "red" else one.yellow_bound
+        if bound is not None:
+            return bound
+        return one.yellow_bound if one.yellow_bound is not None else one.red_bound
+
+    def _row(self, one: Slice, locale: Locale) -> Row:
+        ended = one.change not in BEYOND
+        band = f"{self.number(one.lower)} – {self.number(one.upper)}" if one.lower is not None else "–"
+        status = word(f"change.{one.change}", locale)
+        if not ended and one.tier != "none":
+            status = f"{word(f'tier.{one.tier}', locale)} · {status}"
+        cells = (
+            slice_name(one.dimension, one.member, locale),
+            status,
+            self.number(one.value),
+            self.number(self._bound(one)),
+            band,
+            period_name(one.since, self.notice.grain),
+        )
+        return Row(cells, "none" if ended else one.tier)
+
+
+def compose(notice: Notice, wording: Wording | None = None, *, over: Collection[str] = ()) -> Message:
+    """The message of a notice. `over`: listed instances that have ended by the time of sending."""
+    return Message(notice=notice, wording=wording or Wording(), over=frozenset(over))
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+    return Environment(
+        loader=PackageLoader("metrics_pipeline.delivery", "templates"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _render(template: str, **values: Any) -> str:
+    return str(_environment().get_template(template).render(**values))

@@ -1,0 +1,163 @@
+"""Sending what waits in the outbox: lease, look again, send, record; retry or give up.
+
+At least once: a crash between sending and recording sends again (the message carries a stable id), a lease keeps two
+senders from sending the same row at once. Nothing leaves the outbox without a record of what the channel answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from metrics_pipeline.alerts.notice import Notice
+from metrics_pipeline.delivery.channels.channel import Channel, PermanentFailure, TemporaryFailure
+from metrics_pipeline.delivery.messages import Message, Wording, compose
+from metrics_pipeline.settings import Settings
+from metrics_pipeline.store import Store
+from metrics_pipeline.store import alerts as alert_rows
+from metrics_pipeline.store import outbox as rows
+from metrics_pipeline.store.records import OutboxRow
+
+log = logging.getLogger(__name__)
+
+LEASE = timedelta(minutes=5)
+"""Longer than any channel takes for one message (SMTP: a few steps of 20 s each)."""
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How long to wait before the next attempt: doubling from `first` up to `longest`, plus up to `jitter()` of it."""
+
+    first: timedelta = timedelta(seconds=30)
+    longest: timedelta = timedelta(hours=1)
+    give_up_after: timedelta = timedelta(days=2)
+    """Age of the notification at which a temporary failure is taken as permanent."""
+    jitter: Callable[[], float] = field(default=lambda: 0.0)
+    """A share between 0 and 1, drawn anew for each wait, e.g. `random.random`."""
+
+    def wait(self, attempt: int) -> timedelta:
+        """The wait after the given attempt (1 = the first)."""
+        base = min(self.longest, self.first * float(2 ** min(attempt - 1, 30)))
+        return base * (1 + self.jitter() / 2)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One attempt: which notification, to whom, how it ended and what was answered."""
+
+    key: str
+    receiver: str
+    title: str
+    outcome: str
+    """sent, retry or dead"""
+    answer: str
+
+
+@dataclass(frozen=True)
+class DeliveryReport:
+    """What one round of sending did."""
+
+    attempts: tuple[Delivery, ...]
+    waiting: int
+    """Rows that still have to be sent: later, by a channel that is not here, or by another sender."""
+
+    @property
+    def sent(self) -> int:
+        return self.count("sent")
+
+    @property
+    def retried(self) -> int:
+        return self.count("retry")
+
+    @property
+    def dead(self) -> tuple[Delivery, ...]:
+        """What was given up; each needs a person (`revive` queues it again)."""
+        return tuple(one for one in self.attempts if one.outcome == "dead")
+
+    def count(self, outcome: str) -> int:
+        """Attempts with this outcome."""
+        return Counter(one.outcome for one in self.attempts)[outcome]
+
+
+def deliver_due(
+    store: Store,
+    channels: Mapping[str, Channel],
+    *,
+    now: datetime,
+    wording: Wording | None = None,
+    limit: int = 100,
+    backoff: Backoff | None = None,
+    sender: str | None = None,
+) -> DeliveryReport:
+    """Send up to `limit` due notifications through the channels given, the most urgent first.
+
+    `now`: aware; the clock of all records of this round. Rows of channels that are not given keep waiting. A channel's
+    failure is recorded and never raised; `sender` names this sender (default: a random name).
+    """
+    owner = sender or uuid.uuid4().hex
+    pace = backoff or Backoff()
+    words = wording or Wording()
+    attempts: list[Delivery] = []
+    while len(attempts) < limit:
+        with store.writing("outbox") as connection:
+            row = rows.lease_next(connection, channels=channels.keys(), owner=owner, now=now, until=now + LEASE)
+        if row is None:
+            break
+        attempts.append(_attempt(store, channels, row, now=now, words=words, pace=pace))
+    with store.reading() as connection:
+        return DeliveryReport(tuple(attempts), rows.waiting_count(connection))
+
+
+def wording_from(settings: Settings) -> Wording:
+    """How this installation words its messages."""
+    return Wording(locale=settings.locale, ui_url=settings.ui_url, zone=settings.zone)
+
+
+def _attempt(
+    store: Store, channels: Mapping[str, Channel], row: OutboxRow, *, now: datetime, words: Wording, pace: Backoff
+) -> Delivery:
+    channel, _, address = row.receiver.partition(":")
+    title = row.group_key
+    try:
+        message = _message(store, row, words)
+        title = message.title
+        answer = channels[channel].send(message, address)
+        outcome = "sent"
+    except TemporaryFailure as failure:
+        outcome, answer = "retry", str(failure)
+        wait = max(pace.wait(row.attempts), failure.retry_after or timedelta())
+        if now - row.created_at >= pace.give_up_after:
+            outcome = "dead"
+            answer = f"given up after {row.attempts} attempts since {row.created_at.isoformat()}: {answer}"
+    except PermanentFailure as failure:
+        outcome, answer = "dead", str(failure)
+    except Exception as error:  # a defect must neither lose the row nor stop those behind it
+        log.exception("notification %s to channel %s failed", row.key, channel)
+        outcome, answer = "retry", f"unexpected {type(error).__name__}; see the log of this run"
+        wait = pace.wait(row.attempts)
+        if now - row.created_at >= pace.give_up_after:
+            outcome = "dead"
+    with store.writing("outbox") as connection:
+        if outcome == "sent":
+            rows.record_sent(connection, row, answer=answer, now=now)
+        elif outcome == "retry":
+            rows.record_retry(connection, row, error=answer, at=now + wait, now=now)
+        else:
+            rows.record_dead(connection, row, error=answer, now=now)
+    if outcome != "sent":
+        log.warning("notification %s to channel %s: %s: %s", row.key, channel, outcome, answer)
+    return Delivery(row.key, row.receiver, title, outcome, answer)
+
+
+def _message(store: Store, row: OutboxRow, words: Wording) -> Message:
+    """The message, with what has changed since it was queued: a late message must not read like news."""
+    notice = Notice.from_json(row.payload)
+    firing = [one for one in notice.slices if one.change in ("new", "escalated", "ongoing")]
+    with store.reading() as connection:
+        current = alert_rows.instances_by_key(connection, [one.instance for one in firing])
+    over = [one.instance for one in firing if one.instance in current and current[one.instance].tier == "none"]
+    return compose(notice, words, over=over)

@@ -1,0 +1,8 @@
+"""How the schema of the store came about: Alembic revisions, run by `open_store`.
+
+A new revision is one file in `versions/` and one more name in `KNOWN`; a test compares the result with `tables`.
+"""
+
+KNOWN = ("0001",)
+"""All revisions, oldest first."""
+HEAD = KNOWN[-1]

@@ -1,0 +1,192 @@
+"""The schema of the operational store, as SQLAlchemy Core tables.
+
+Two clocks: `*_period` columns are shop-local period starts without a zone, as in every metric table; `*_at` and
+`*_until` columns are instants, stored in UTC. Keys are readable text (docs/architecture.md, Alerts and delivery), so
+that a row can be written without first asking the database for a number.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+
+class Instant(TypeDecorator[datetime]):
+    """An instant: aware datetimes in Python, naive UTC in the database (so SQLite and PostgreSQL sort alike)."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"expected a time with a zone, got {value!r}; use datetime.now(UTC)")
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _text(name: str, **options: Any) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=False, **options)
+
+
+def _number(name: str) -> sa.Column[float]:
+    return sa.Column(name, sa.Double)
+
+
+def _count(name: str) -> sa.Column[int]:
+    return sa.Column(name, sa.Integer, nullable=False, server_default="0")
+
+
+# The order of the columns is the order of the fields of `records.Instance`.
+alert_instances = sa.Table(
+    "alert_instances",
+    metadata,
+    _text("key", primary_key=True),
+    _text("rule", index=True),
+    _text("dimension"),
+    _text("member"),
+    _text("grain"),
+    _text("state", index=True),
+    _text("tier"),
+    sa.Column("episode", sa.Text),
+    sa.Column("since_period", sa.DateTime),
+    sa.Column("breach_period", sa.DateTime),
+    sa.Column("last_period", sa.DateTime),
+    sa.Column("data_period", sa.DateTime),
+    _count("breaches"),
+    _count("reds"),
+    _count("clears"),
+    _count("breaches_before"),
+    _count("reds_before"),
+    _count("clears_before"),
+    _number("value"),
+    _number("observed"),
+    _number("baseline"),
+    _number("lower"),
+    _number("upper"),
+    _number("yellow_bound"),
+    _number("red_bound"),
+    _number("sample"),
+    _text("reason"),
+    _text("rule_hash"),
+    _text("metric_version"),
+    _text("data_version"),
+    sa.Column("evaluated_at", Instant, nullable=False),
+)
+
+episodes = sa.Table(
+    "episodes",
+    metadata,
+    _text("key", primary_key=True),
+    sa.Column("instance", sa.Text, nullable=False, index=True),
+    _text("rule", index=True),
+    sa.Column("first_period", sa.DateTime, nullable=False),
+    sa.Column("last_period", sa.DateTime, nullable=False),
+    sa.Column("opened_at", Instant, nullable=False),
+    sa.Column("closed_at", Instant),
+    sa.Column("close_reason", sa.Text),
+    _text("worst_tier"),
+    _number("worst_value"),
+    _number("worst_excess"),
+)
+
+episode_receivers = sa.Table(
+    "episode_receivers",
+    metadata,
+    _text("episode", primary_key=True),
+    _text("receiver", primary_key=True),
+    _text("tier"),
+    _text("notification"),
+    sa.Column("end_notification", sa.Text),
+    comment="Who was told of which episode, at which tier, and by which notification the end was told.",
+)
+
+transitions = sa.Table(
+    "transitions",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    _text("instance", index=True),
+    sa.Column("episode", sa.Text),
+    _text("rule", index=True),
+    sa.Column("at", Instant, nullable=False, index=True),
+    sa.Column("period", sa.DateTime, nullable=False),
+    _text("from_state"),
+    _text("from_tier"),
+    _text("to_state"),
+    _text("to_tier"),
+    _text("reason"),
+    _number("value"),
+    _number("observed"),
+    _text("rule_hash"),
+    sa.Column("previous_rule_hash", sa.Text),
+    _text("metric_version"),
+    _text("data_version"),
+    _text("run_id"),
+    sa.Column("silent", sa.Boolean, nullable=False),
+)
+
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    _text("key", unique=True),
+    _text("receiver"),
+    _text("group_key"),
+    sa.Column("sequence", sa.Integer, nullable=False),
+    _text("reason"),
+    _text("tier"),
+    sa.Column("payload", sa.JSON, nullable=False),
+    _text("state"),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("next_attempt_at", Instant, nullable=False),
+    sa.Column("lease_owner", sa.Text),
+    sa.Column("lease_until", Instant),
+    _count("attempts"),
+    sa.Column("last_error", sa.Text),
+    sa.Column("sent_at", Instant),
+    sa.UniqueConstraint("receiver", "group_key", "sequence"),
+    sa.Index("ix_outbox_due", "state", "next_attempt_at"),
+)
+
+deliveries = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    _text("notification", index=True),
+    _text("receiver"),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("at", Instant, nullable=False),
+    _text("outcome"),
+    _text("answer"),
+)
+
+processed_evaluations = sa.Table(
+    "processed_evaluations",
+    metadata,
+    _text("rule", primary_key=True),
+    sa.Column("period", sa.DateTime, primary_key=True),
+    _text("rule_hash", primary_key=True),
+    _text("metric_version", primary_key=True),
+    _text("data_version", primary_key=True),
+    _text("run_id"),
+    sa.Column("verdicts", sa.Integer, nullable=False),
+    sa.Column("processed_at", Instant, nullable=False),
+)
