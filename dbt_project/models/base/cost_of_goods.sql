@@ -4,7 +4,7 @@
     measure='cost_of_goods',
     periods=ref('dim_complete_periods'),
     tables=['orders', 'order_items', 'payments'],
-    slices=['all', 'region', 'channel', 'segment', 'category', 'sku', 'category|region'],
+    slices=['all', 'region', 'channel', 'segment', 'category', 'category|region'],
     fill=['all', 'region', 'channel', 'segment', 'category', 'category|region'],
     grain='day',
     version='11f10e48a032'

@@ -2,6 +2,6 @@
 {{ cumulative_metric(
     metric=ref('cost_of_goods'),
     days=28,
-    slices=['all', 'region', 'channel', 'segment', 'category', 'sku', 'category|region'],
+    slices=['all', 'region', 'channel', 'segment', 'category', 'category|region'],
     version='2dd12299de49'
 ) }}

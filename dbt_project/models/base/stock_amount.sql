@@ -4,7 +4,7 @@
     measure='stock_amount',
     periods=ref('dim_complete_periods'),
     tables=['inventory_snapshots'],
-    slices=['all', 'category', 'warehouse', 'sku'],
+    slices=['all', 'category', 'warehouse'],
     fill=['all', 'category', 'warehouse'],
     grain='day',
     version='5e77aa386b3f'

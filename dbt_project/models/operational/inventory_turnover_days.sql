@@ -5,7 +5,7 @@
         'stock_amount': ref('stock_amount'),
         'cost_of_goods_28d': ref('cost_of_goods_28d')
     },
-    slices=['all', 'category', 'sku'],
+    slices=['all', 'category'],
     counted=['stock_amount', 'cost_of_goods_28d'],
     grain='day',
     version='722ed8291ace'
