@@ -1,0 +1,257 @@
+"""The two small languages of a rule: what is observed (`expr`) and when it is bad (`yellow_if`, `red_if`, `recover_if`).
+
+Both parse into frozen values and print back to the same text, so the canonical text can be hashed, shown and edited.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Family = Literal["value", "change", "quantile", "band"]
+Promotions = Literal["widen", "last_event", "ordinary"]
+Operator = Literal[">", ">=", "<", "<=", "outside", "inside"]
+
+GRAMMAR = (
+    "value | pct_change(7d) | pct_change(7d, over=4) | quantile(90d, 0.99) "
+    "| band(seasonal) | band(seasonal, weeks=8, k=4, promotions=widen)"
+)
+DEFAULT_WEEKS = 8
+_HOURS = {"h": 1, "d": 24, "w": 168}
+
+
+class ExpressionError(ValueError):
+    """Text that is no expression or threshold; the message says what was expected."""
+
+
+@dataclass(frozen=True)
+class Expression:
+    """What a rule observes about a value. Fields that a family does not use keep their defaults."""
+
+    family: Family
+    lag_hours: int = 0
+    """change: distance to the period compared with, hours (24 = yesterday, 168 = same weekday)."""
+    over: int = 1
+    """change: the baseline is the median of this many such periods, each `lag_hours` before the last."""
+    window_days: int = 0
+    """quantile: days of history before the tested period."""
+    probability: float = 0.0
+    """quantile: which quantile, 0 < p < 1."""
+    weeks: int = 0
+    """band: same weekdays (and same hours) of this many weeks make the expectation."""
+    width: float | None = None
+    """band: half-width of the drawn band in robust standard deviations; None = the yellow threshold."""
+    promotions: Promotions = "widen"
+    """band: what a promotion day of the calendar means for the tested period."""
+
+    def __str__(self) -> str:
+        match self.family:
+            case "value":
+                return "value"
+            case "change":
+                over = f", over={self.over}" if self.over != 1 else ""
+                return f"pct_change({_duration_text(self.lag_hours)}{over})"
+            case "quantile":
+                return f"quantile({self.window_days}d, {_number_text(self.probability)})"
+            case "band":
+                width = f", k={_number_text(self.width)}" if self.width is not None else ""
+                return f"band(seasonal, weeks={self.weeks}{width}, promotions={self.promotions})"
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A region of the observed number, e.g. `> 0.08`, `<= -0.3`, `outside 4` (= outside -4..4), `inside -3..3`."""
+
+    operator: Operator
+    low: float
+    high: float
+    """Equal to `low` for the one-sided operators."""
+
+    def __str__(self) -> str:
+        if self.operator in ("outside", "inside"):
+            if self.low == -self.high:
+                return f"{self.operator} {_number_text(self.high)}"
+            return f"{self.operator} {_number_text(self.low)}..{_number_text(self.high)}"
+        return f"{self.operator} {_number_text(self.low)}"
+
+    @property
+    def side(self) -> Literal["up", "down", "both", "within"]:
+        """Where the region lies: above a number, below one, outside a range, or within one."""
+        if self.operator == "outside":
+            return "both"
+        if self.operator == "inside":
+            return "within"
+        return "up" if self.operator in (">", ">=") else "down"
+
+    def holds(self, observed: float) -> bool:
+        """Whether the observed number lies in the region. The SQL of `statement.py` says the same, set-wise."""
+        match self.operator:
+            case ">":
+                return observed > self.high
+            case ">=":
+                return observed >= self.high
+            case "<":
+                return observed < self.low
+            case "<=":
+                return observed <= self.low
+            case "outside":
+                return observed < self.low or observed > self.high
+            case "inside":
+                return self.low <= observed <= self.high
+
+    def beyond(self, other: Threshold) -> bool:
+        """Whether this region lies strictly inside `other`'s, on the same side: what red must be to yellow."""
+        if self.side != other.side or self.side == "within":
+            return False
+        match self.side:
+            case "up":
+                return self.high > other.high
+            case "down":
+                return self.low < other.low
+            case _:
+                return self.low <= other.low and self.high >= other.high and self != other
+
+    def recovers(self, trigger: Threshold) -> bool:
+        """Whether this region lies on the healthy side of `trigger` and does not overlap it: what `recover_if` must do."""
+        match trigger.side:
+            case "up":
+                strict = self.operator == "<" or trigger.operator == ">"
+                return self.side == "down" and (self.high < trigger.high or (strict and self.high == trigger.high))
+            case "down":
+                strict = self.operator == ">" or trigger.operator == "<"
+                return self.side == "up" and (self.low > trigger.low or (strict and self.low == trigger.low))
+            case _:
+                return self.side == "within" and self.low >= trigger.low and self.high <= trigger.high
+
+
+def parse_expression(text: str) -> Expression:
+    """Read `expr`.
+
+    Raises `ExpressionError` that names the part that is wrong and the forms that are known.
+    """
+    match = re.fullmatch(r"\s*([a-z_]+)\s*(?:\((.*)\))?\s*", text)
+    if match is None:
+        raise ExpressionError(f"{text!r} is not an expression; write one of: {GRAMMAR}")
+    name, inside = match.groups()
+    positional, named = _arguments(text, inside or "")
+    match name:
+        case "value":
+            _no_more(text, positional, named)
+            return Expression("value")
+        case "pct_change":
+            if len(positional) != 1:
+                raise ExpressionError(f"{text!r}: give one distance, e.g. pct_change(1d) or pct_change(7d)")
+            over = _whole(text, "over", named.pop("over", "1"), least=1, most=26)
+            _no_more(text, [], named, known=("over",))
+            return Expression("change", lag_hours=_duration_hours(text, positional[0]), over=over)
+        case "quantile":
+            if len(positional) != 2:
+                raise ExpressionError(f"{text!r}: give a window and a quantile, e.g. quantile(90d, 0.99)")
+            _no_more(text, [], named)
+            hours = _duration_hours(text, positional[0])
+            probability = _number(text, positional[1])
+            if hours % 24:
+                raise ExpressionError(f"{text!r}: the window is in days (d) or weeks (w)")
+            if not 0 < probability < 1:
+                raise ExpressionError(f"{text!r}: a quantile lies between 0 and 1, e.g. 0.99")
+            return Expression("quantile", window_days=hours // 24, probability=probability)
+        case "band":
+            return _band(text, positional, named)
+    raise ExpressionError(f"{text!r}: {name!r} is not known; write one of: {GRAMMAR}")
+
+
+def parse_threshold(text: str) -> Threshold:
+    """Read a threshold such as `> 0.08`, `< -0.3`, `outside 4`, `outside -3..5`.
+
+    Raises `ExpressionError` that says what was expected.
+    """
+    match = re.fullmatch(r"\s*(>=|<=|>|<|outside\b|inside\b)\s*(\S+?)(?:\s*\.\.\s*(\S+))?\s*", text)
+    if match is None:
+        raise ExpressionError(f'{text!r} is not a threshold; write e.g. "> 0.08", "< -0.3", "outside 4"')
+    operator, first, second = match.groups()
+    number = _number(text, first)
+    if operator in ("outside", "inside"):
+        if second is None:
+            if number <= 0:
+                raise ExpressionError(f"{text!r}: one number means -number..number and must be above 0")
+            return Threshold("outside" if operator == "outside" else "inside", -number, number)
+        high = _number(text, second)
+        if high <= number:
+            raise ExpressionError(f"{text!r}: the first number must be below the second")
+        return Threshold("outside" if operator == "outside" else "inside", number, high)
+    if second is not None:
+        raise ExpressionError(f'{text!r}: a range goes with outside or inside, e.g. "outside -3..5"')
+    one_sided: dict[str, Operator] = {">": ">", ">=": ">=", "<": "<", "<=": "<="}
+    return Threshold(one_sided[operator], number, number)
+
+
+def _band(text: str, positional: list[str], named: dict[str, str]) -> Expression:
+    if positional != ["seasonal"]:
+        raise ExpressionError(f"{text!r}: the band that is known is band(seasonal)")
+    weeks = _whole(text, "weeks", named.pop("weeks", str(DEFAULT_WEEKS)), least=1, most=52)
+    width: float | None = None
+    if (given := named.pop("k", None)) is not None:
+        width = _number(text, given)
+        if width <= 0:
+            raise ExpressionError(f"{text!r}: k must be above 0")
+    promotions = named.pop("promotions", "widen")
+    _no_more(text, [], named, known=("weeks", "k", "promotions"))
+    match promotions:
+        case "widen" | "last_event" | "ordinary":
+            return Expression("band", weeks=weeks, width=width, promotions=promotions)
+    raise ExpressionError(f"{text!r}: promotions is widen, last_event or ordinary, not {promotions!r}")
+
+
+def _arguments(text: str, inside: str) -> tuple[list[str], dict[str, str]]:
+    positional: list[str] = []
+    named: dict[str, str] = {}
+    for part in inside.split(",") if inside.strip() else []:
+        key, sign, value = (piece.strip() for piece in part.partition("="))
+        if not sign:
+            if named:
+                raise ExpressionError(f"{text!r}: write {key!r} before the named parameters")
+            positional.append(key)
+        elif key in named:
+            raise ExpressionError(f"{text!r}: {key!r} is given twice")
+        else:
+            named[key] = value
+    return positional, named
+
+
+def _no_more(text: str, positional: list[str], named: dict[str, str], known: tuple[str, ...] = ()) -> None:
+    for extra in [*positional, *named]:
+        allowed = f"; it takes {', '.join(known)}" if known else ""
+        raise ExpressionError(f"{text!r}: {extra!r} is not a parameter of it{allowed}")
+
+
+def _duration_hours(text: str, duration: str) -> int:
+    match = re.fullmatch(r"([1-9][0-9]{0,4})([hdw])", duration)
+    if match is None:
+        raise ExpressionError(f"{text!r}: {duration!r} is not a duration; write e.g. 1d, 7d, 2w or 24h")
+    return int(match[1]) * _HOURS[match[2]]
+
+
+def _duration_text(hours: int) -> str:
+    return f"{hours // 24}d" if hours % 24 == 0 else f"{hours}h"
+
+
+def _whole(text: str, name: str, value: str, *, least: int, most: int) -> int:
+    if re.fullmatch(r"[0-9]{1,4}", value) is None or not least <= int(value) <= most:
+        raise ExpressionError(f"{text!r}: {name} is a whole number from {least} to {most}, not {value!r}")
+    return int(value)
+
+
+def _number(text: str, value: str) -> float:
+    if re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", value) is None:
+        mend = "; rates are between 0 and 1, never percent" if value.endswith("%") else ""
+        raise ExpressionError(f"{text!r}: {value!r} is not a number{mend}")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ExpressionError(f"{text!r}: {value!r} is too large")
+    return number
+
+
+def _number_text(number: float) -> str:
+    return repr(int(number)) if number == int(number) and abs(number) < 1e15 else repr(number)
