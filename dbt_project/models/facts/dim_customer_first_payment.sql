@@ -18,14 +18,24 @@ with first_of_window as (
 
 )
 
-select
-    first_of_window.customer_id,
-    first_of_window.first_paid_local_at
-from first_of_window
-{% if is_incremental() -%}
-left join {{ this }} as known
-    on first_of_window.customer_id = known.customer_id
-where
-    known.customer_id is null
-    or first_of_window.first_paid_local_at < known.first_paid_local_at
-{%- endif %}
+{# Kept where the customer is not known yet, or was thought to have paid first at a later time. -#}
+{% if is_incremental() %}
+
+    select
+        first_of_window.customer_id,
+        first_of_window.first_paid_local_at
+    from first_of_window
+    left join {{ this }} as known
+        on first_of_window.customer_id = known.customer_id
+    where
+        known.customer_id is null
+        or first_of_window.first_paid_local_at < known.first_paid_local_at
+
+{% else %}
+
+    select
+        customer_id,
+        first_paid_local_at
+    from first_of_window
+
+{% endif %}
