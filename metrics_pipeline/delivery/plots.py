@@ -61,7 +61,7 @@ class Plot:
     def svg(self) -> str:
         """A stand-alone SVG document, text as text; under 40 KB for a notice's series."""
         drawn = self._draw("svg", self.title).decode("utf-8")
-        drawn = re.sub(r"font(-family)?: ?(?=[^;\"]*sans)[^;\"]*", _plain_font, drawn)
+        drawn = re.sub(r"font-family: [^;\"]*", f"font-family: {_SVG_FONTS}", drawn)
         drawn = re.sub(r"(\d\.\d{2})\d+", r"\1", drawn)
         return re.sub(r"<metadata>.*?</metadata>\s*", "", drawn, flags=re.DOTALL)
 
@@ -167,17 +167,16 @@ def _mark(axes: Any, plot: Plot, periods: Sequence[datetime], values: Sequence[f
         return
     colour = RED if plot.tier == "red" else YELLOW
     axes.plot([periods[-1]], [values[-1]], marker="o", markersize=7, color=colour, zorder=5)
-    finite = [value for value in values if math.isfinite(value)]
-    high = values[-1] >= (max(finite) + min(finite)) / 2
     axes.annotate(
         number(values[-1], plot.unit),
         (periods[-1], values[-1]),
-        xytext=(-9, -3 if high else 3),
+        xytext=(-9, 0),
         textcoords="offset points",
         ha="right",
-        va="top" if high else "bottom",
+        va="center",
         color=colour,
         fontweight="bold",
+        bbox={"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
         zorder=6,
     )
 
@@ -196,7 +195,7 @@ def _dress(axes: Any, plot: Plot, periods: Sequence[datetime], title: str) -> No
     axes.set_axisbelow(True)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, plot.unit, short=True)))
-    axes.margins(x=0.02, y=0.12)
+    axes.margins(x=0.02, y=0.15)
     if periods:
         step = max(1, math.ceil(len(periods) / 7))
         ticks = list(periods)[::-1][::step][::-1]
@@ -214,10 +213,6 @@ def _dress(axes: Any, plot: Plot, periods: Sequence[datetime], title: str) -> No
                 color=colour,
                 fontsize=8,
             )
-
-
-def _plain_font(found: re.Match[str]) -> str:
-    return found.group(0)
 
 
 def _plain(value: Any) -> datetime:
