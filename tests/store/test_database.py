@@ -49,14 +49,19 @@ def test_instants_are_kept_in_utc_and_need_a_zone(store):
     with store.writing() as connection:
         connection.execute(sa.insert(deliveries).values(**_delivery(at=shanghai)))
         assert connection.execute(sa.select(deliveries.c.at)).scalar_one() == datetime(2025, 11, 11, 1, tzinfo=UTC)
-    with pytest.raises(sa.exc.StatementError, match="with a zone"), store.writing() as connection:
-        connection.execute(sa.insert(deliveries).values(**_delivery(at=datetime(2025, 11, 11))))
+    naive = sa.insert(deliveries).values(**_delivery(at=datetime(2025, 11, 11)))
+    with store.writing() as connection, pytest.raises(sa.exc.StatementError, match="with a zone"):
+        connection.execute(naive)
 
 
 def test_an_error_inside_a_transaction_leaves_nothing(store):
-    with pytest.raises(RuntimeError), store.writing() as connection:
-        connection.execute(sa.insert(deliveries).values(**_delivery()))
-        raise RuntimeError
+    def die() -> None:
+        with store.writing() as connection:
+            connection.execute(sa.insert(deliveries).values(**_delivery()))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        die()
     with store.reading() as connection:
         assert connection.execute(sa.select(sa.func.count()).select_from(deliveries)).scalar_one() == 0
 
