@@ -9,6 +9,7 @@ periods), and `promotions` (the calendar of days that are no baseline). A detect
 
 — and yields `(spec_no, series_no, period_start, baseline, scale)`: the observed number is `(value - baseline) / scale`,
 and a threshold t on it is the bound `baseline + t * scale` in the metric's own unit. `n / d` is the value as events by
-exposure (numerator and denominator of a ratio; the value and 1 otherwise). `day_no` counts days from 1970-01-01;
-`slot_hour` is the hour of day for hourly values and 0 for daily ones. The tested period is never in its own history.
+exposure (numerator and denominator of a ratio; the value and 1 otherwise). `is_event` marks days that are no baseline.
+`day_no` counts days from 1970-01-01; `slot_hour` is the hour of day for hourly values and 0 for daily ones. The tested
+period is never in its own history.
 """

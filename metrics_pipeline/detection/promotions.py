@@ -1,8 +1,8 @@
 """The promotion calendar: days on which an ordinary expectation does not hold.
 
-Read from the dbt seed `promotion_calendar.csv` (date, event, name_zh, name_en, day_in_event, kind, market). Event days
-are never part of a baseline; a tested event day is judged with a wider band, or against the same day of the last such
-event. The calendar is optional and meant to be edited: platforms move their dates every year.
+Read from the dbt seed `promotion_calendar.csv` (date, event, name_zh, name_en, day_in_event, kind, market). Main
+days, holidays and the days after are never part of a baseline; a tested event day is judged with a wider band, or
+against the same day of the last such event. The calendar is optional and meant to be edited: platforms move their dates every year.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 COLUMNS = ("date", "event", "name_zh", "name_en", "day_in_event", "kind", "market")
-WIDENING: Mapping[str, float] = MappingProxyType({"main": 1.0, "presale": 0.3, "holiday": 0.3, "after": 0.2})
+WIDENING: Mapping[str, float] = MappingProxyType(
+    {"main": 1.0, "presale": 0.3, "season": 0.3, "holiday": 0.3, "after": 0.2}
+)
 """Kind of day → least standard deviation as a share of the expectation: a main day may well bring three times as much."""
+NO_BASELINE = frozenset({"main", "holiday", "after"})
+"""Kinds that are left out of baselines. Pre-sales and long mild seasons stay in: without them weeks would have no past."""
 _CHINA = frozenset({"Asia/Shanghai", "Asia/Urumqi", "Asia/Chongqing", "Asia/Harbin", "PRC"})
 
 
@@ -36,7 +40,7 @@ class PromotionDay:
     day_in_event: int
     """0 = the event's main date, negative before it: what aligns years."""
     kind: str
-    """main, presale, holiday or after."""
+    """main, presale, season (long and mild), holiday or after."""
     market: str
     """`CN` or `global`."""
 

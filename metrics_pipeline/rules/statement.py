@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from metrics_pipeline.detection import change, quantile, seasonal
-from metrics_pipeline.detection.promotions import WIDENING, PromotionDay, former_days
+from metrics_pipeline.detection.promotions import NO_BASELINE, WIDENING, PromotionDay, former_days
 from metrics_pipeline.rules.expression import Expression, Threshold
 from metrics_pipeline.rules.model import Rule
 from metrics_pipeline.warehouse.read import MetricState
@@ -289,12 +289,13 @@ def _periods(span: Span) -> pa.Table:
 
 
 def _events(promotions: Sequence[PromotionDay]) -> pa.Table:
-    columns = _Columns({"day_no": pa.int32(), "widening": pa.float64()})
+    columns = _Columns({"day_no": pa.int32(), "widening": pa.float64(), "is_excluded": pa.bool_()})
     widest: dict[date, float] = {}
     for day in promotions:
         widest[day.date] = max(widest.get(day.date, 0.0), WIDENING[day.kind])
-    for day_on, widening in widest.items():
-        columns.add(day_no=_day_no(day_on), widening=widening)
+    excluded = {day.date for day in promotions if day.kind in NO_BASELINE}
+    for on, widening in widest.items():
+        columns.add(day_no=_day_no(on), widening=widening, is_excluded=on in excluded)
     return columns.table()
 
 
@@ -401,7 +402,7 @@ points AS MATERIALIZED (
         k.denominator > 0 AND k.numerator IS NOT NULL AS is_ratio,
         date_diff('day', DATE '1970-01-01', CAST(k.period_start AS DATE)) AS day_no,
         CASE WHEN k.grain = 'hour' THEN extract(hour FROM k.period_start) ELSE 0 END AS slot_hour,
-        e.day_no IS NOT NULL AS is_event
+        coalesce(e.is_excluded, FALSE) AS is_event
     FROM known AS k
     JOIN series AS s
         ON s.metric = k.metric AND s.grain = k.grain AND s.dimension = k.dimension AND s.member = k.member
