@@ -7,11 +7,11 @@ unknown: no baseline may be learnt from them and no alert raised. The rule, on t
 1. *Holes.* A day is empty when it has at most one row, or at most 2 % of what days of the four weeks before or after it
    usually have. Fourteen empty days in a row are a hole (a week without rows is a holiday), and end a stretch.
 2. *Fragments.* A stretch of less than four weeks with less than 5 % of all rows is a trial or a leftover.
-3. *Fading out.* Day by day, a day's usual level is the median of the last eight same weekdays that were not low
-   themselves; it is low when it has less than 60 % of that, by more than noise explains (2 √level). Low days at the very
-   end of a stretch, at most four weeks of them, are a fade when the last one is below 25 %; otherwise only the last day
-   is set aside, which may be cut short. Low days that last longer, or are followed by a usual day, are business, not
-   the end of the file, and stay.
+3. *Fading out.* Day by day, a day's usual level is the median of the last eight same weekdays before the run of low
+   days it may belong to; it is low when it has less than 60 % of that, by more than noise explains (2 √level). Low
+   days at the very end of a stretch, at most four weeks of them, are a fade when the last one is below 25 %; otherwise
+   only the last day is set aside, which may be cut short. Low days that last longer, or are followed by a usual day,
+   are business, not the end of the file, and stay.
 
 A real collapse to almost nothing on the last days therefore looks like the end of the file. Whoever knows better says
 so: `complete_from` and `complete_until` win over the rule.
@@ -170,23 +170,24 @@ def _is_empty(counts: Sequence[int], index: int) -> bool:
 
 def _without_fade(stretch: Days, volumes: Mapping[date, int]) -> Days | None:
     usual: dict[int, list[int]] = {weekday: [] for weekday in range(7)}
-    low: list[float] = []
-    """Share of the usual level of each day of the run of low days that is open at the end."""
+    low: list[tuple[date, float]] = []
+    """The run of low days that is open at the end, each with its share of the usual level."""
     for day in _each(stretch):
         count = volumes.get(day, 0)
         seen = usual[day.weekday()][-USUAL_WEEKS:]
         level = median(seen) if len(seen) >= 3 else 0.0
         if count < LOW_SHARE * level and count < level - 2 * math.sqrt(level):
-            low.append(count / level)
-            if len(low) > LONGEST_FADE_DAYS:
-                # The new usual: from here on the level is learnt again.
-                usual = {weekday: [] for weekday in range(7)}
-                low = []
+            low.append((day, count / level))
+            if len(low) <= LONGEST_FADE_DAYS:
+                continue
         else:
-            low = []
-            usual[day.weekday()].append(count)
+            low.append((day, 1.0))
+        # The run ended, or has become the new usual: either way it is business, and the level learns from it.
+        for earlier, _ in low:
+            usual[earlier.weekday()].append(volumes.get(earlier, 0))
+        low = []
     if not low:
         return stretch
-    faded = len(low) if low[-1] < FADED_SHARE else 1
+    faded = len(low) if low[-1][1] < FADED_SHARE else 1
     last = stretch.last - timedelta(days=faded)
     return Days(stretch.first, last) if last >= stretch.first else None
