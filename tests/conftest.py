@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from metrics_pipeline.settings import PROJECT_ROOT
+from metrics_pipeline.settings import PROJECT_ROOT, Installation, Settings, write_installation
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +18,44 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder} (set METRICS_REAL_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_shop(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A simulated shop of four months, loaded and built: tests read it and never change it.
+
+    Tests that use it carry `xdist_group("small_shop")`, so that one worker builds it once.
+    """
+    return build_small_shop(tmp_path_factory.mktemp("small_shop"))
+
+
+SMALL_SHOP_UNTIL = date(2025, 12, 14)
+SMALL_SHOP_DAYS = 120
+
+
+def build_small_shop(home: Path) -> Settings:
+    """Simulate, load and build by the same calls that the product makes."""
+    from metrics_pipeline.sources.contract import load_contract
+    from metrics_pipeline.sources.registry import open_source
+    from metrics_pipeline.sources.simulator import simulate
+    from metrics_pipeline.sources.source import Span
+    from metrics_pipeline.warehouse.load import load
+    from metrics_pipeline.warehouse.transform import run_dbt
+    from metrics_pipeline.warehouse.window import Window
+
+    installation = Installation(seed=7, scale=0.04)
+    write_installation(home, installation)
+    settings = Settings(home=home, installation=installation)
+    simulate(settings.source_dir, seed=7, scale=0.04, days=SMALL_SHOP_DAYS, until=SMALL_SHOP_UNTIL)
+    first = SMALL_SHOP_UNTIL - timedelta(days=SMALL_SHOP_DAYS - 1)
+    now = datetime.combine(SMALL_SHOP_UNTIL, datetime.min.time()) + timedelta(hours=18)
+    load(
+        settings.build_path,
+        open_source(settings),
+        [table.name for table in load_contract().tables],
+        Span(datetime.combine(first, datetime.min.time()) - timedelta(days=1), now),
+        now=now,
+        timezone=installation.timezone,
+    )
+    run_dbt(settings, Window(first, SMALL_SHOP_UNTIL + timedelta(days=1)))
+    return settings
