@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from metrics_pipeline.sources.simulator.calendar import Year
-from metrics_pipeline.sources.simulator.catalogue import Catalogue
+from metrics_pipeline.sources.simulator.catalogue import SKUS_AT_SCALE_ONE, Catalogue
 from metrics_pipeline.sources.simulator.market import (
     AD_CHANNEL_ZH,
     AD_CHANNELS,
@@ -159,7 +159,8 @@ def _span(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def _sku(rng: np.random.Generator, catalogue: Catalogue, best: int, worst: int) -> int:
-    worst = max(min(worst, catalogue.size // 4), best + 1)
+    # In a small shop only the very first sell enough for anything to be seen.
+    worst = max(min(worst, worst * catalogue.size // SKUS_AT_SCALE_ONE), best + 3)
     return int(catalogue.ranking[int(rng.integers(best, worst))])
 
 
@@ -328,9 +329,13 @@ class _Planner:
 
     def __init__(self, year: Year, catalogue: Catalogue) -> None:
         demand = year.demand
-        around = np.convolve(np.pad(demand, 7, mode="edge"), np.full(15, 1 / 15), "valid")
         low, high = _DEMAND_OF_A_NORMAL_DAY
-        self._ordinary = (demand / around > low) & (demand / around < high)
+        self._ordinary = np.ones(len(demand), bool)
+        # Against two weeks for single days of a promotion, against a quarter for a festival of weeks.
+        for reach in (7, 45):
+            padded = np.pad(demand, reach, mode="edge")
+            usual = np.convolve(padded, np.full(2 * reach + 1, 1 / (2 * reach + 1)), "valid")
+            self._ordinary &= (demand / usual > low) & (demand / usual < high)
         self._year = year
         self._catalogue = catalogue
         self.planned: list[Incident] = []
@@ -405,14 +410,23 @@ def _fill(planner: _Planner, low: int, high: int, rng: np.random.Generator) -> N
     for kind in _ERA_KINDS:
         for part in range(parts):
             planner.place(kind, int(edges[part]), int(edges[part + 1]) - 1, rng)
-    planner.place("double_tracking", low, high, rng)
+    for part in range(max(1, parts // 2)):
+        planner.place("double_tracking", low + part * room // 2, high, rng)
     if room > 120:
         planner.place("payment_outage", low, high, rng, hours=None, magnitude=0.95)
         planner.place("payment_outage", low, high, rng, hours=(19, 23), magnitude=0.9)
 
 
 def labels(incidents: tuple[Incident, ...], year: Year, until: int) -> list[dict[str, Any]]:
-    """The labels of everything that began by day number `until`, by first day: incidents, promotions, holidays."""
+    """The labels of everything that began by day number `until`, by first day: incidents, promotions, holidays.
+
+    Fields: id, kind, scenario, tables (disturbed), metrics (ids expected to move), direction (up | down | none),
+    dimension and member (as in metric tables; `all` = the shop), starts_on and ends_on (shop days, inclusive), magnitude,
+    is_harmless, description {en, zh}; for some: hours ([from, until) of each day, shop-local), arrives_on (of late rows).
+    Magnitude is the share that fails, is late, lost or missing (payment_outage, warehouse_delay, tracking_loss, late_load,
+    sales_drop, stock_out), the share of buyers who complain (complaint_surge), the factor on the usual level (refund_surge,
+    ad_burn), or the addition to it (bot_traffic, double_tracking, promotion, holiday).
+    """
     found = [_label(incident, year) for incident in incidents if incident.first <= until]
     for occasion in year.occasions:
         if not QUIET_DAYS <= (occasion.starts_on - year.first).days <= until:

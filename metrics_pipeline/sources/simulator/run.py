@@ -98,13 +98,13 @@ CLOCKS = {
 }
 DATE_CLOCKS = frozenset({"inventory_snapshots", "ad_spend"})
 DIMENSIONS = ("customers", "products", "campaigns")
-_MARGIN_DAYS = 40
+_MARGIN_DAYS = 100
 _LATE_DAYS = 2
 _LATE_HOUR, _AGAIN_HOUR = 10, 9
 _DOUBLE_ID = 900_000_000_000
 _KNOWN_VISITORS = 0.42
 """Share of browsing sessions whose account is known."""
-_VISITORS_PER_DAILY_SESSION = 2.5
+_VISITORS_PER_DAILY_SESSION = 1.6
 _STOCKED_SHARE = 0.985
 """Rough share of wanted orders that find stock; only sizes the customer history."""
 
@@ -149,7 +149,10 @@ class SimulationReport:
 
 
 def read_manifest(directory: Path) -> Manifest | None:
-    """What the folder holds, or None when no simulation was completed there."""
+    """What the folder holds, or None when no simulation was completed there.
+
+    Raises `SourceError` when the manifest cannot be read.
+    """
     path = directory / MANIFEST
     if not path.exists():
         return None
@@ -184,7 +187,13 @@ def simulate(
         known = None
     start = known.start if known else until - timedelta(days=days - 1)
     anchor = known.anchor if known else until
-    (directory / MANIFEST).unlink(missing_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / MANIFEST).unlink(missing_ok=True)
+    except OSError as error:
+        raise SourceError(
+            f"{directory}: cannot write the simulated files here ({error.strerror}); choose another folder"
+        ) from None
     shop = _Shop(directory, seed=seed, scale=scale, start=start, anchor=anchor, until=until)
     rows = shop.run(progress or (lambda stage, share: None))
     manifest = Manifest(GENERATOR, seed, scale, days, start, anchor, until, rows)
@@ -452,12 +461,14 @@ class _Shop:
             self.written[table] = write_rows(path, self.layouts[table], rows, None, size(rows))
 
     def _sweep(self) -> None:
-        """Remove month files of an earlier simulation of another period."""
+        """Remove month files of an earlier simulation of another period, and what a killed run left half written."""
         kept = {f"{first:%Y-%m}.parquet" for _, first, _ in self.months}
         for table in CLOCKS:
             for path in (self.directory / table).glob("*.parquet"):
                 if path.name not in kept:
                     path.unlink()
+        for path in self.directory.rglob("*.part"):
+            path.unlink()
 
     def _layouts(self) -> dict[str, Layout]:
         order, session, sku, customer = Code("O"), Code("S"), Code("SKU", 8), Code("C")

@@ -101,11 +101,22 @@ class StockRoom:
             hot = incident.members[0]
             if day >= incident.first:
                 self._on_hand[hot] = 0
-                continue
-            # Runs down to nothing on the first day of the incident, whatever was left on the shelf.
-            ahead = self._ahead[min(incident.first, len(self._ahead) - 1)] - self._ahead[day]
-            cap = int(np.ceil(self._planned[hot] * self._units * ahead))
-            self._on_hand[hot] = min(self._on_hand[hot], cap)
+            else:
+                self._run_down(incident, hot, day)
+
+    def _run_down(self, incident: Incident, hot: int, day: int) -> None:
+        """Let the stock of `hot` last until the incident begins, and not much longer: parts of withheld deliveries fill a gap."""
+        rate = self._planned[hot] * self._units
+        ahead = rate * (self._ahead[min(incident.first, len(self._ahead) - 1)] - self._ahead[day])
+        today = rate * (self._ahead[day + 1] - self._ahead[day])
+        most = int(np.ceil(ahead + 3 * np.sqrt(ahead)))
+        least = int(np.ceil(min(ahead, 2 * today) + 4 * np.sqrt(today))) + 1
+        missing = max(least - int(self._on_hand[hot]), 0)
+        release = (incident.last + 1) % _HORIZON
+        part = min(missing, int(self._arriving[release, hot]))
+        self._arriving[release, hot] -= part
+        self._on_order[hot] -= part
+        self._on_hand[hot] = min(int(self._on_hand[hot]) + missing, max(most, least))
 
     def _reorder(self, day: int, rng: np.random.Generator) -> None:
         lead = self._catalogue.lead_days
