@@ -151,7 +151,7 @@ class Message:
                 body += f"（阈值 {self.number(bound)}）" if locale == "zh" else f" (threshold {self.number(bound)})"
             if notice.counts.firing > 1:
                 body += (
-                    f"，共 {notice.counts.firing:,} 个切片" if locale == "zh" else f", {notice.counts.firing:,} slices"
+                    f"，共 {notice.counts.firing:,} 个切片" if locale == "zh" else f", {_slices(notice.counts.firing)}"
                 )
         title = f"{head}：{body}" if locale == "zh" else f"{head}: {body}"
         title = re.sub(r"\s+", " ", title)
@@ -199,11 +199,9 @@ class Message:
         hidden = counts.firing + counts.ended - len(self.notice.slices)
         if hidden <= 0:
             return ""
-        return (
-            f"另有 {hidden:,} 个切片未列出，见检查页面。"
-            if locale == "zh"
-            else (f"{hidden:,} more slices are not listed; see the check's page.")
-        )
+        if locale == "zh":
+            return f"另有 {hidden:,} 个切片未列出，见检查页面。"
+        return f"Not listed: {_slices(hidden)}; see the check's page."
 
     def _blocks(self) -> list[dict[str, Any]]:
         return [
@@ -237,7 +235,7 @@ class Message:
             what = slice_name(ends[0].dimension, ends[0].member, locale)
             what += f" {self.number(ends[0].value)}" if ends[0].value is not None else ""
         else:
-            what = f"{ended:,} 个切片结束" if locale == "zh" else f"{ended:,} slices ended"
+            what = f"{ended:,} 个切片结束" if locale == "zh" else f"{_slices(ended)} ended"
         if not left:
             return what
         return f"{what}，仍有 {left:,} 个报警" if locale == "zh" else f"{what}, {left:,} still firing"
@@ -245,7 +243,7 @@ class Message:
     def _over_sentence(self, locale: Locale) -> str:
         if locale == "zh":
             return f"发送前已有 {len(self.over)} 个所列切片结束，随后会有结束通知。"
-        return f"{len(self.over)} of the listed slices ended before this was sent; a message about the end follows."
+        return f"Of the slices listed, {len(self.over)} ended before this was sent; a message about the end follows."
 
     def _condition(self, locale: Locale) -> str:
         rule = self.notice.rule
@@ -270,7 +268,7 @@ class Message:
             said = [f"{counts.firing:,} 个切片报警（红 {counts.red:,}）"]
             said += [f"{zh} {count:,}" for count, zh, _ in parts if count]
             return "，".join(said)
-        said = [f"{counts.firing:,} slices firing ({counts.red:,} red)"]
+        said = [f"{_slices(counts.firing)} firing ({counts.red:,} red)"]
         said += [f"{count:,} {en}" for count, _, en in parts if count]
         return ", ".join(said)
 
@@ -305,6 +303,10 @@ class Message:
             period_name(one.since, self.notice.grain),
         )
         return Row(cells, "none" if ended else one.tier)
+
+
+def _slices(count: int) -> str:
+    return "1 slice" if count == 1 else f"{count:,} slices"
 
 
 def compose(notice: Notice, wording: Wording | None = None, *, over: Collection[str] = ()) -> Message:

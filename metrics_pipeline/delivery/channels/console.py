@@ -11,6 +11,9 @@ from rich.text import Text
 
 from metrics_pipeline.delivery.messages import Message
 
+WIDE = 72
+"""Columns of a terminal that show the whole table; a narrower one gets slice, status and value."""
+NARROW_COLUMNS = 3
 COLOURS = {"red": "bold red", "yellow": "bold yellow", "none": "bold green"}
 
 
@@ -31,8 +34,9 @@ class ConsoleChannel:
         for label, value in message.facts:
             facts.add_row(Text(label), Text(value))
         self.console.print(facts)
-        table = Table(*(escape(head) for head in message.table_head), pad_edge=False)
+        columns = len(message.table_head) if self.console.width >= WIDE else NARROW_COLUMNS
+        table = Table(*(escape(head) for head in message.table_head[:columns]), pad_edge=False)
         for row in message.table_rows:
-            table.add_row(*(Text(cell) for cell in row.cells))
+            table.add_row(*(Text(cell) for cell in row.cells[:columns]))
         self.console.print(table)
         return f"printed {self.console.width} columns wide"

@@ -1,0 +1,96 @@
+"""Notices and channels with boring defaults."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+from metrics_pipeline.alerts.notice import Counts, Notice, Point, Series, Slice
+from metrics_pipeline.delivery.channels import PermanentFailure, TemporaryFailure
+from metrics_pipeline.delivery.messages import Message
+from tests.alerts.builders import DAY, NOW, make_card
+
+
+def weekly_wave(days: int = 60, last: float | None = 0.132) -> Series:
+    """A weekly wave around 5 % with its band, ending with a breach."""
+    points = []
+    for number in range(days):
+        middle = 0.05 + 0.01 * math.sin(number / 7 * 2 * math.pi)
+        value = last if number == days - 1 else middle
+        points.append(Point(DAY - timedelta(days=days - 1 - number), value, middle - 0.02, middle + 0.02))
+    return Series(tuple(points), 0.08, 0.12, "region", "华北")
+
+
+def make_slice(member: str = "华北", **changes) -> Slice:
+    fields = {
+        "instance": f"refund_rate_surge{{region={member}}}",
+        "dimension": "region",
+        "member": member,
+        "change": "new",
+        "tier": "red",
+        "since": DAY,
+        "value": 0.132,
+        "observed": 0.132,
+        "baseline": 0.052,
+        "lower": 0.032,
+        "upper": 0.072,
+        "yellow_bound": 0.08,
+        "red_bound": 0.12,
+    }
+    return Slice(**{**fields, **changes})
+
+
+def make_notice(**changes) -> Notice:
+    fields = {
+        "key": "0123456789abcdef0123456789abcdef",
+        "receiver": "file",
+        "sequence": 1,
+        "reason": "first",
+        "tier": "red",
+        "created_at": NOW,
+        "period": DAY,
+        "grain": "day",
+        "rule": make_card(),
+        "counts": Counts(new=2, firing=2, red=1),
+        "slices": (make_slice(), make_slice("华东", tier="yellow", value=0.09, observed=0.09)),
+        "series": weekly_wave(),
+    }
+    return Notice(**{**fields, **changes})
+
+
+def make_end(**changes) -> Notice:
+    ended = make_slice(change="resolved", value=0.051, observed=0.051)
+    return make_notice(
+        **{
+            "reason": "all_resolved",
+            "sequence": 2,
+            "counts": Counts(ended=1),
+            "slices": (ended,),
+            "series": None,
+            **changes,
+        }
+    )
+
+
+class Recorder:
+    """A channel that keeps what it was given, and fails as told: each answer is text or a failure to raise."""
+
+    def __init__(self, *answers: str | Exception, name: str = "file") -> None:
+        self.name = name
+        self.answers = list(answers)
+        self.sent: list[tuple[str, Message]] = []
+
+    def send(self, message: Message, address: str) -> str:
+        answer = self.answers.pop(0) if self.answers else "ok"
+        if isinstance(answer, Exception):
+            raise answer
+        self.sent.append((address, message))
+        return answer
+
+    @property
+    def keys(self) -> list[str]:
+        return [message.id for _, message in self.sent]
+
+
+TEMPORARY = TemporaryFailure("451 try later")
+PERMANENT = PermanentFailure("550 no such user")

@@ -1,0 +1,142 @@
+"""What people read. Golden files: `METRICS_UPDATE_GOLDEN=1 pytest tests/delivery/test_messages.py` rewrites them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from metrics_pipeline.alerts.notice import Counts, Notice
+from metrics_pipeline.delivery.messages import Wording, compose
+from metrics_pipeline.delivery.words import number, slice_name
+from tests.alerts.builders import make_card
+from tests.delivery.builders import make_end, make_notice, make_slice
+
+GOLDEN = Path(__file__).parent / "golden"
+
+STORM = make_notice(
+    reason="new_alerts",
+    counts=Counts(new=4_990, firing=5_000, red=120, no_data=7),
+    slices=tuple(make_slice(f"sku-{n:02}", dimension="sku", instance=f"stock{{sku=sku-{n:02}}}") for n in range(20)),
+)
+CASES = {
+    "first_zh": (make_notice(), Wording("zh")),
+    "first_en": (make_notice(), Wording("en", ui_url="https://dagster.shop/")),
+    "escalated_zh": (
+        make_notice(
+            reason="escalated", counts=Counts(escalated=1, firing=1, red=1), slices=(make_slice(change="escalated"),)
+        ),
+        Wording("zh"),
+    ),
+    "resolved_zh": (make_end(), Wording("zh")),
+    "some_resolved_en": (
+        make_end(
+            reason="some_resolved",
+            tier="yellow",
+            counts=Counts(ended=1, firing=1),
+            slices=(*make_end().slices, make_slice("华东", tier="yellow", change="ongoing", value=0.09)),
+        ),
+        Wording("en"),
+    ),
+    "corrected_en": (make_end(slices=(make_slice(change="corrected", value=0.051),)), Wording("en")),
+    "storm_zh": (STORM, Wording("zh")),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("kind", ["txt", "html"])
+def test_messages_are_as_agreed(name, kind):
+    notice, wording = CASES[name]
+    message = compose(notice, wording)
+    text = message.text if kind == "txt" else message.html_with("cid:plot" if notice.series else None)
+    path = GOLDEN / f"{name}.{kind}"
+    if os.environ.get("METRICS_UPDATE_GOLDEN"):
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_message_says_both_languages_who_where_and_the_link(name):
+    notice, wording = CASES[name]
+    text = compose(notice, wording).text
+    for said in (
+        "Refund rate",
+        "退款率",
+        "after-sales",
+        "checkDetail=refund_rate_surge",
+        "https://wiki.example/refunds",
+    ):
+        assert said in text
+    assert "/assets/operational/refund_rate?view=checks" in text
+
+
+def test_a_storm_says_how_many_it_does_not_list():
+    assert "另有 4,980 个切片未列出" in compose(STORM).text
+    assert "Not listed: 4,980 slices" in compose(STORM, Wording("en")).text
+
+
+def test_a_late_message_says_that_it_is_over_already():
+    notice = make_notice()
+    message = compose(notice, Wording("en"), over=[notice.slices[0].instance])
+    assert "Of the slices listed, 1 ended before this was sent" in message.text
+
+
+def test_names_are_escaped_in_html_and_kept_in_text():
+    evil = "<script>alert(1)</script>"
+    notice = make_notice(
+        slices=(make_slice(evil),), rule=make_card(owner=evil, annotations={"runbook": "javascript:x"})
+    )
+    html = compose(notice).html_with('"><script>')
+    assert "<script>" not in html
+    assert 'href="javascript' not in html
+    assert evil in compose(notice).text
+
+
+def test_a_title_is_one_short_line():
+    notice = make_notice(slices=(make_slice("很长的名字\n" * 60),))
+    assert "\n" not in compose(notice).title
+    assert len(compose(notice).title) <= 160
+
+
+def test_a_notice_survives_json():
+    for notice, _ in CASES.values():
+        assert Notice.from_json(json.loads(json.dumps(notice.to_json()))) == notice
+
+
+def test_what_is_unknown_is_not_shown_as_zero():
+    bare = make_slice(
+        value=None, observed=None, lower=None, upper=None, yellow_bound=None, red_bound=None, baseline=None
+    )
+    notice = make_notice(
+        slices=(bare,), counts=Counts(new=1, firing=1), rule=make_card(why="", owner="", annotations={}), series=None
+    )
+    text = compose(notice, Wording("en")).text
+    assert not re.search(r"\b0(\.0+)?%", text)
+    assert "None" not in text
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "expected"),
+    [
+        (0.132, "ratio", "13.2%"),
+        (0.00123, "ratio", "0.123%"),
+        (-0.3, "ratio", "-30.0%"),
+        (1234567.8, "currency", "1,234,568 CNY"),
+        (12.5, "currency", "12.50 CNY"),
+        (2.5, "days", "2.50"),
+        (12345.0, "orders", "12,345"),
+        (None, "ratio", "–"),
+    ],
+)
+def test_numbers_are_written_as_people_do(value, unit, expected):
+    assert number(value, unit, currency="CNY") == expected
+
+
+def test_slices_are_named_in_the_readers_language():
+    assert slice_name("region|channel", "华北|app", "zh") == "地区=华北 · 渠道=app"
+    assert slice_name("region|channel", "华北|app", "en") == "region=华北 · channel=app"
+    assert slice_name("all", "all", "en") == "total"
+    assert slice_name("sku", "A|B", "en") == "SKU=A|B"
