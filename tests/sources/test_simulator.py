@@ -127,7 +127,7 @@ def test_wrong_arguments_are_named(tmp_path: Path, wrong: dict[str, object], mes
 
 
 def test_damaged_manifest_says_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "_SUCCESS.json").write_text("{}", "utf-8")
+    (tmp_path / "manifest.json").write_text("{}", "utf-8")
     with pytest.raises(SourceError, match="delete the folder"):
         SimulatorSource(tmp_path).coverage("orders")
 

@@ -82,7 +82,7 @@ from metrics_pipeline.sources.source import SourceError
 
 GENERATOR = 1
 """Raised whenever the same seed gives different rows; files of another generator are made anew."""
-MANIFEST = "_SUCCESS.json"
+MANIFEST = "manifest.json"
 LABELS = "labels.jsonl"
 CLOCKS = {
     "sessions": "started_at",
