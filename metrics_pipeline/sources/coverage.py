@@ -29,7 +29,7 @@ from zoneinfo import ZoneInfo
 
 import duckdb
 
-from metrics_pipeline.sources.source import SourceError, Span
+from metrics_pipeline.sources.source import SourceError, Span, words_of
 
 HOLE_DAYS = 14
 EMPTY_SHARE = 0.02
@@ -137,8 +137,9 @@ def daily_volumes(query: str, parameters: Sequence[object] = ()) -> dict[date, i
 def unreadable(error: duckdb.Error, parameters: Sequence[object]) -> SourceError:
     """The error for files that DuckDB cannot read, with DuckDB's own words and the mend."""
     files = ", ".join(str(value) for value in parameters if isinstance(value, str | Path) and "/" in str(value))
-    what = " ".join(str(error).split("\n\n")[0].split())
-    return SourceError(f"{files}: cannot be read: {what} Deliver the file again in full, with the columns it had.")
+    return SourceError(
+        f"{files}: cannot be read: {words_of(error)} Deliver the file again in full, with the columns it had."
+    )
 
 
 def _each(days: Days) -> list[date]:

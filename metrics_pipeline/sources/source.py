@@ -16,6 +16,23 @@ class SourceError(ValueError):
     """Input that a source cannot use: names file, line or column, what was expected and what to do."""
 
 
+_HINTS = ("Possible fix", "Possible Solution", "The search space", "LINE 1:", "Did you mean", "  file =")
+
+
+def words_of(error: Exception) -> str:
+    """What a DuckDB error says about unreadable input, on one line.
+
+    Without its hints, which speak to programmers, and without the offending line, which may hold personal data.
+    """
+    lines = []
+    for line in str(error).splitlines():
+        if line.startswith(_HINTS):
+            break
+        if line.strip() and not line.startswith("Original Line:"):
+            lines.append(line.strip())
+    return " ".join(lines)
+
+
 @dataclass(frozen=True)
 class Span:
     """A half-open stretch of time [start, until), UTC, naive datetimes."""

@@ -20,13 +20,14 @@ import duckdb
 from duckdb import DuckDBPyConnection
 
 from metrics_pipeline.sources.contract import Column, Table, load_contract
-from metrics_pipeline.sources.source import Batch, Source, SourceError, Span
+from metrics_pipeline.sources.source import Batch, Source, SourceError, Span, words_of
 from metrics_pipeline.warehouse.build import connect_build, ensure_raw_schema
 
 EARLIEST_CLOCK = date(2000, 1, 1)
 """An event before this is a clock error (an epoch zero, a two-digit year), not history."""
 MASK = "***"
 _MOST_RANGES = 16
+_FILE_ENDINGS = (".parquet", ".csv", ".csv.gz", ".tsv", ".json")
 _TYPE_WORDS = {
     "text": "a text",
     "integer": "a whole number",
@@ -167,11 +168,9 @@ def _bind(con: DuckDBPyConnection, source: Source, table: Table, window: Span) -
 
 
 def _named(source: Source, table: Table, batch: Batch) -> str:
-    files = [
-        value for value in batch.parameters if isinstance(value, Path) or (isinstance(value, str) and "/" in value)
-    ]
+    files = [str(value) for value in batch.parameters if str(value).endswith(_FILE_ENDINGS)]
     return f"{source.info.name}: table {table.name}, batch {batch.batch_id}" + (
-        f" ({', '.join(map(str, files))})" if files else ""
+        f" ({', '.join(files)})" if files else ""
     )
 
 
@@ -180,8 +179,9 @@ def _unreadable(source: Source, table: Table, batch: Batch, error: duckdb.Error)
         mend = "The columns of the input are not those the source expects: compare them with docs/raw-contract.md."
     else:
         mend = "Deliver the file again in full, or remove it, then load again."
-    what = " ".join(str(error).split("\n\n")[0].split())
-    return SourceError(f"{_named(source, table, batch)}: cannot be read: {what} Nothing of it was loaded. {mend}")
+    return SourceError(
+        f"{_named(source, table, batch)}: cannot be read: {words_of(error)} Nothing of it was loaded. {mend}"
+    )
 
 
 @dataclass(frozen=True)
