@@ -7,5 +7,5 @@
     slices=['all', 'region', 'channel', 'segment', 'category', 'sku'],
     fill=['all', 'region', 'channel', 'segment', 'category'],
     grain='day',
-    version='234ff081ee10'
+    version='970c138b7371'
 ) }}

@@ -7,5 +7,5 @@
     slices=['all', 'region', 'channel', 'segment', 'category', 'sku'],
     fill=['all', 'region', 'channel', 'segment', 'category'],
     grain='day',
-    version='9f4737210798'
+    version='bdf3b85addd7'
 ) }}

@@ -30,7 +30,7 @@ with refunds as (
 select
     refunds.refund_id,
     refunds.order_id,
-    refunds.product_id as sku,
+    coalesce(refunds.product_id, 'unknown') as sku,
     coalesce(products.category, 'unknown') as category,
     coalesce(orders.region, 'unknown') as region,
     coalesce(orders.channel, 'unknown') as channel,

@@ -9,5 +9,5 @@
     slices=['all', 'region', 'channel', 'segment'],
     counted=['paid_amount', 'refund_amount', 'cost_of_goods'],
     grain='day',
-    version='a5f6a52792c4'
+    version='6fa06a20232c'
 ) }}

@@ -8,5 +8,5 @@
     slices=['all', 'region', 'channel', 'segment'],
     counted=[],
     grain='day',
-    version='deae9935801d'
+    version='c3be7b9f7e5e'
 ) }}

@@ -5,5 +5,5 @@
     slices=['all', 'region', 'channel', 'segment'],
     counted=true,
     grain='day',
-    version='716876ade6d0'
+    version='e671cb775810'
 ) }}

@@ -5,5 +5,5 @@
     slices=['all', 'region', 'channel', 'segment'],
     counted=false,
     grain='day',
-    version='29f3cbbbef70'
+    version='1d7b009b8eba'
 ) }}
