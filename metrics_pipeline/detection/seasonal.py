@@ -10,7 +10,8 @@ Scale, in the metric's unit, is the larger of
   by 1/n of the same weekdays for what the index itself does not know, and
 - a noise floor: Poisson for counts, binomial for shares, 1/√denominator for averages such as order value, one event
   in any case, plus the uncertainty of the expectation; so a small slice is quiet, and
-- 3 % of the expectation: the rule for a history that never moves (its median residual is 0).
+- 3 % of the expectation, of a share above one half 3 % of its complement: the rule for a history that never moves
+  (its median residual is 0).
 On a promotion day the scale is at least `widening` × the expectation (`promotions.py`).
 
 Method: seasonal median/MAD (Leys et al., 2013, for MAD against standard deviation) on multiplicatively level-adjusted
@@ -130,7 +131,11 @@ band_expected AS (
         l.level * coalesce(f.lift, i.slot_index) AS expected,
         s.is_whole, s.is_share,
         greatest(
-            {RELATIVE_FLOOR},
+            {RELATIVE_FLOOR} * CASE
+                WHEN t.is_ratio AND s.is_share
+                    THEN greatest(least(1, 1 / nullif(l.level * coalesce(f.lift, i.slot_index), 0) - 1), 0)
+                ELSE 1
+            END,
             1.4826 * s.median_residual * (1 + 1.0 / i.history),
             CASE
                 WHEN t.promotions = 'ordinary' THEN 0

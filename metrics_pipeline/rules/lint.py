@@ -184,6 +184,15 @@ def _change_has_baseline(rule: Rule) -> Iterator[Finding]:
         )
 
 
+def _zero_has_no_baseline(rule: Rule) -> Iterator[Finding]:
+    if rule.no_data.then == "zero" and rule.expr.family != "value":
+        yield Finding(
+            "no_data",
+            f"then: zero reads a missing row as 0, but the history of {rule.expr} would still lack those zeros",
+            "use expr: value, or another then",
+        )
+
+
 def _share_bounds(rule: Rule, metric: MetricInfo) -> Iterator[Finding]:
     """By the style of the library a `_rate` or `_share` is a ratio between 0 and 1."""
     if rule.expr.family != "value" or metric.unit != "ratio" or not metric.id.endswith(("_rate", "_share")):
@@ -209,6 +218,7 @@ _CHECKS: tuple[Callable[[Rule], Iterator[Finding]], ...] = (
     _enough_history,
     _lag_fits_grain,
     _change_has_baseline,
+    _zero_has_no_baseline,
 )
 _METRIC_CHECKS: tuple[Callable[[Rule, MetricInfo], Iterator[Finding]], ...] = (
     _dimension_is_known,

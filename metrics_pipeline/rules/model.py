@@ -105,9 +105,13 @@ class NoData(_Keys):
             "morning (default 09:00); for hours a distance (default 01:00). Before it: not_due, after it: late."
         ),
     )
-    then: Literal["no_data", "ok", "yellow", "red"] = Field(
+    then: Literal["no_data", "ok", "yellow", "red", "zero"] = Field(
         "no_data",
-        description="Tier of a period that is late, missing or null. Never applied before it is due or without history.",
+        description=(
+            "Tier of a period that is late, missing or null; never applied before it is due or without history. zero: "
+            "no row in a complete period is a 0, for counts of rare things whose table has no row where nothing "
+            "happened (complaints by SKU); only with expr: value, and late or null stay no_data."
+        ),
     )
 
 

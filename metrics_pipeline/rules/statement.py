@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -94,7 +94,7 @@ def relations(
     span: Span,
 ) -> Relations:
     """What the statement needs to know of these rules, metrics and periods."""
-    specs: dict[tuple[str, str, str, Expression], int] = {}
+    specs: dict[_Asked, int] = {}
     for rule in rules:
         specs.setdefault(_asked(rule), len(specs))
     former = {
@@ -111,17 +111,16 @@ def relations(
         "former_events": _former_events(former),
     }
     wanted = _Wanted(metrics, span)
-    for metric, dimension, grain, expression in specs:
+    for metric, dimension, grain, expression, sample in specs:
         wanted.want(metric, grain, dimension, max(SEEN_DAYS, _lookback_days(expression)))
         if expression.promotions == "last_event" and expression.family == "band":
             wanted.want_former(metric, grain, dimension, former.values())
-    for rule in rules:
-        if rule.min_sample is not None:
-            wanted.want(rule.min_sample.metric, rule.grain, rule.dimension, 0)
+        if sample is not None:
+            wanted.want(sample[0], grain, dimension, SEEN_DAYS)
     tables["wanted"], reads = wanted.result()
     return Relations(
         tables,
-        tuple(sorted({e.probability for _, _, _, e in specs if e.family == "quantile"})),
+        tuple(sorted({spec.expression.probability for spec in specs if spec.expression.family == "quantile"})),
         reads,
         frozenset(rule.dimension for rule in rules),
     )
@@ -143,9 +142,21 @@ def statement(values: str, probabilities: Sequence[float]) -> str:
 {_VERDICTS.strip()}"""
 
 
-def _asked(rule: Rule) -> tuple[str, str, str, Expression]:
-    """What a spec is: the drawn width of a band does not change what is computed."""
-    return rule.metric, rule.dimension, rule.grain, replace(rule.expr, width=None)
+class _Asked(NamedTuple):
+    """What a spec is: rules that agree in this share their computation."""
+
+    metric: str
+    dimension: str
+    grain: str
+    expression: Expression
+    """Without the drawn width of a band, which changes nothing that is computed."""
+    sample: tuple[str, float] | None
+    """Sample metric and least value: which slices are looked at."""
+
+
+def _asked(rule: Rule) -> _Asked:
+    sample = (rule.min_sample.metric, rule.min_sample.gte) if rule.min_sample is not None else None
+    return _Asked(rule.metric, rule.dimension, rule.grain, replace(rule.expr, width=None), sample)
 
 
 def _lookback_days(expression: Expression) -> int:
@@ -160,9 +171,7 @@ def _lookback_days(expression: Expression) -> int:
             return seasonal.lookback_days(expression.weeks)
 
 
-def _rules(
-    rules: Sequence[Rule], specs: Mapping[tuple[str, str, str, Expression], int], metrics: Mapping[str, MetricState]
-) -> pa.Table:
+def _rules(rules: Sequence[Rule], specs: Mapping[_Asked, int], metrics: Mapping[str, MetricState]) -> pa.Table:
     bounds = {
         f"{tier}_{side}{suffix}": kind
         for tier in ("yellow", "red")
@@ -173,7 +182,7 @@ def _rules(
         {
             "rule": pa.string(), "rule_hash": pa.string(), "spec_no": pa.int32(), "metric": pa.string(),
             "dimension": pa.string(), "grain": pa.string(), "metric_version": pa.string(), "is_absent": pa.bool_(),
-            "last_start": pa.timestamp("us"), "due_minutes": pa.int32(), "no_data_tier": pa.string(),
+            "last_start": pa.timestamp("us"), "due_minutes": pa.int32(), "no_data_tier": pa.string(), "missing_is_zero": pa.bool_(),
             "sample_metric": pa.string(), "sample_gte": pa.float64(), "change_absolute": pa.float64(),
             "change_relative": pa.float64(), "width": pa.float64(), **bounds,
         }
@@ -192,7 +201,8 @@ def _rules(
             is_absent=is_absent,
             last_start=_last_start(state, rule.grain),
             due_minutes=int(rule.due_after.total_seconds() // 60),
-            no_data_tier=rule.no_data.then,
+            no_data_tier="no_data" if rule.no_data.then == "zero" else rule.no_data.then,
+            missing_is_zero=rule.no_data.then == "zero",
             sample_metric=rule.min_sample.metric if rule.min_sample else None,
             sample_gte=rule.min_sample.gte if rule.min_sample else None,
             change_absolute=rule.min_change.absolute if rule.min_change else None,
@@ -235,15 +245,16 @@ def _last_start(state: MetricState | None, grain: str) -> datetime | None:
     return state.complete_until - _PERIOD[grain]
 
 
-def _specs(specs: Mapping[tuple[str, str, str, Expression], int]) -> pa.Table:
+def _specs(specs: Mapping[_Asked, int]) -> pa.Table:
     columns = _Columns(
         {
             "spec_no": pa.int32(), "metric": pa.string(), "dimension": pa.string(), "grain": pa.string(),
             "family": pa.string(), "window_days": pa.int32(), "probability": pa.float64(), "weeks": pa.int32(),
-            "promotions": pa.string(), "least_values": pa.int32(),
+            "promotions": pa.string(), "least_values": pa.int32(), "sample_metric": pa.string(),
+            "sample_gte": pa.float64(),
         }
     )  # fmt: skip
-    for (metric, dimension, grain, expression), number in specs.items():
+    for (metric, dimension, grain, expression, sample), number in specs.items():
         columns.add(
             spec_no=number,
             metric=metric,
@@ -255,16 +266,18 @@ def _specs(specs: Mapping[tuple[str, str, str, Expression], int]) -> pa.Table:
             weeks=expression.weeks,
             promotions=expression.promotions,
             least_values=change.least_values(expression.over),
+            sample_metric=sample[0] if sample is not None else None,
+            sample_gte=sample[1] if sample is not None else None,
         )
     return columns.table()
 
 
-def _change_offsets(specs: Mapping[tuple[str, str, str, Expression], int]) -> pa.Table:
+def _change_offsets(specs: Mapping[_Asked, int]) -> pa.Table:
     columns = _Columns({"spec_no": pa.int32(), "offset_hours": pa.int32()})
-    for (_, _, _, expression), number in specs.items():
-        if expression.family == "change":
-            for step in range(1, expression.over + 1):
-                columns.add(spec_no=number, offset_hours=expression.lag_hours * step)
+    for spec, number in specs.items():
+        if spec.expression.family == "change":
+            for step in range(1, spec.expression.over + 1):
+                columns.add(spec_no=number, offset_hours=spec.expression.lag_hours * step)
     return columns.table()
 
 
@@ -416,13 +429,31 @@ expected AS MATERIALIZED (
     JOIN periods AS p ON p.grain = s.grain AND seen.day_no BETWEEN p.day_no - 28 AND p.day_no
     GROUP BY ALL
 ),
+-- a rule with a sample looks at the slices that had it in these weeks, not at thousands that never do.
+sampled AS MATERIALIZED (
+    SELECT DISTINCT seen.spec_no, seen.member, p.period_start
+    FROM (
+        SELECT DISTINCT
+            spec.spec_no, spec.grain, k.member, date_diff('day', DATE '1970-01-01', CAST(k.period_start AS DATE)) AS day_no
+        FROM specs AS spec
+        JOIN known AS k ON k.metric = spec.sample_metric AND k.dimension = spec.dimension AND k.grain = spec.grain
+        WHERE k.value >= spec.sample_gte
+    ) AS seen
+    JOIN periods AS p ON p.grain = seen.grain AND seen.day_no BETWEEN p.day_no - 28 AND p.day_no
+),
+asked AS MATERIALIZED (
+    SELECT spec.spec_no, spec.family, e.series_no, e.member, e.period_start, e.period_end
+    FROM specs AS spec
+    JOIN expected AS e ON e.metric = spec.metric AND e.dimension = spec.dimension AND e.grain = spec.grain
+    LEFT JOIN sampled AS s
+        ON s.spec_no = spec.spec_no AND s.member = e.member AND s.period_start = e.period_start
+    WHERE spec.sample_metric IS NULL OR s.spec_no IS NOT NULL
+),
 tested AS MATERIALIZED (
-    SELECT
-        spec.spec_no, e.series_no, e.period_start, p.day_no, p.slot_hour, p.value, p.n, p.d, p.is_ratio
-    FROM expected AS e
-    JOIN specs AS spec ON spec.metric = e.metric AND spec.dimension = e.dimension AND spec.grain = e.grain
-    JOIN points AS p ON p.series_no = e.series_no AND p.period_start = e.period_start
-    WHERE p.value IS NOT NULL AND spec.family <> 'value'
+    SELECT a.spec_no, a.series_no, a.period_start, p.day_no, p.slot_hour, p.value, p.n, p.d, p.is_ratio
+    FROM asked AS a
+    JOIN points AS p ON p.series_no = a.series_no AND p.period_start = a.period_start
+    WHERE p.value IS NOT NULL AND a.family <> 'value'
 )""".replace("day_no - 28", f"day_no - {SEEN_DAYS}")
 
 _VERDICTS = f"""
@@ -433,23 +464,26 @@ judged AS (
     UNION ALL
     SELECT * FROM band_judged
 ),
-measured AS (
+valued AS (
     SELECT
-        r.*, e.member, e.period_start, e.period_end, p.series_no IS NOT NULL AS has_row, p.value, p.numerator, p.denominator,
-        coalesce(sample.value, CASE WHEN r.sample_metric IS NULL THEN p.denominator END) AS sample,
-        j.baseline, s.family = 'value' AS is_plain,
-        CASE WHEN s.family = 'value' THEN 1 ELSE nullif(j.scale, 0) END AS scale,
-        CASE WHEN s.family = 'value' THEN p.value ELSE (p.value - j.baseline) / nullif(j.scale, 0) END AS observed
+        r.*, a.family, a.member, a.period_start, a.period_end, p.numerator, p.denominator, j.baseline,
+        p.series_no IS NOT NULL OR r.missing_is_zero AS has_row,
+        CASE WHEN p.series_no IS NULL AND r.missing_is_zero AND a.period_start <= r.last_start THEN 0 ELSE p.value END AS value,
+        CASE WHEN r.sample_metric IS NULL THEN p.denominator ELSE sample.value END AS sample,
+        CASE WHEN a.family = 'value' THEN 1 ELSE nullif(j.scale, 0) END AS scale
     FROM rules AS r
-    JOIN specs AS s ON s.spec_no = r.spec_no
-    JOIN expected AS e ON e.metric = r.metric AND e.dimension = r.dimension AND e.grain = r.grain
-    LEFT JOIN points AS p ON p.series_no = e.series_no AND p.period_start = e.period_start
+    JOIN asked AS a ON a.spec_no = r.spec_no
+    LEFT JOIN points AS p ON p.series_no = a.series_no AND p.period_start = a.period_start
     LEFT JOIN judged AS j
-        ON j.spec_no = r.spec_no AND j.series_no = e.series_no AND j.period_start = e.period_start
+        ON j.spec_no = a.spec_no AND j.series_no = a.series_no AND j.period_start = a.period_start
     LEFT JOIN known AS sample
         ON sample.metric = r.sample_metric AND sample.grain = r.grain AND sample.dimension = r.dimension
-        AND sample.member = e.member AND sample.period_start = e.period_start
+        AND sample.member = a.member AND sample.period_start = a.period_start
     WHERE NOT r.is_absent
+),
+measured AS (
+    SELECT *, CASE WHEN family = 'value' THEN value ELSE (value - baseline) / scale END AS observed
+    FROM valued
 ),
 breached AS (
     SELECT
@@ -488,16 +522,21 @@ without_slice AS (
         r.*, p.period_start,
         CASE WHEN r.dimension = 'all' THEN 'all' ELSE '{_SPECIAL}' END AS member,
         CASE
-            WHEN r.is_absent OR (r.dimension <> 'all' AND r.last_start IS NOT NULL) THEN 'absent'
-            WHEN r.last_start IS NOT NULL AND p.period_start <= r.last_start THEN 'missing_slice'
+            WHEN r.is_absent THEN 'absent'
+            WHEN p.period_start <= r.last_start AND EXISTS (
+                SELECT 1 FROM expected AS e
+                WHERE e.metric = r.metric AND e.dimension = r.dimension AND e.grain = r.grain
+                    AND e.period_start = p.period_start
+            ) THEN 'min_sample'
+            WHEN r.dimension <> 'all' AND r.last_start IS NOT NULL THEN 'absent'
+            WHEN p.period_start <= r.last_start THEN 'missing_slice'
             WHEN $evaluated_at >= p.period_end + r.due_minutes * INTERVAL '1 minute' THEN 'late'
             ELSE 'not_due'
         END AS reason
     FROM rules AS r
     JOIN periods AS p ON p.grain = r.grain
     WHERE r.is_absent OR NOT EXISTS (
-        SELECT 1 FROM expected AS e
-        WHERE e.metric = r.metric AND e.dimension = r.dimension AND e.grain = r.grain AND e.period_start = p.period_start
+        SELECT 1 FROM asked AS a WHERE a.spec_no = r.spec_no AND a.period_start = p.period_start
     )
 )
 SELECT
@@ -528,6 +567,7 @@ SELECT
     rule, metric, dimension, member, grain, period_start, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
     CASE
         WHEN reason = 'absent' THEN 'unknown'
+        WHEN reason = 'min_sample' THEN 'ok'
         WHEN reason IN ('late', 'missing_slice') THEN no_data_tier
         ELSE 'no_data'
     END,

@@ -209,17 +209,40 @@ def test_an_absent_dimension_is_unknown(tmp_path):
 
 def test_a_small_sample_is_quiet(tmp_path):
     shop = Shop()
-    for member, sample in (("big", 300.0), ("small", 10.0), ("none", None)):
-        shop.add("refund_rate", [(50.0, 100.0)], dimension="region", member=member)
-        if sample is not None:
-            shop.add("orders_paid", [sample], dimension="region", member=member)
+    for member, samples in (
+        ("big", [300.0, 300.0]),
+        ("small", [250.0, 10.0]),
+        ("gone", [250.0, "missing"]),
+        ("tiny", [9.0, 9.0]),
+    ):
+        shop.add("refund_rate", [(50.0, 100.0)] * 2, dimension="region", member=member)
+        shop.add("orders_paid", samples, dimension="region", member=member)
     rule = make_rule(
         metric="refund_rate", by=["region"], yellow_if="> 0.1", min_sample={"metric": "orders_paid", "gte": 200}
     )
     frame = judge(shop, tmp_path, rule).frame().set_index("member")
-    assert dict(frame.reason) == {"big": "breach", "small": "min_sample", "none": "min_sample"}
-    assert dict(frame.tier) == {"big": "yellow", "small": "ok", "none": "ok"}
+    assert dict(frame.reason) == {"big": "breach", "small": "min_sample", "gone": "min_sample"}
+    assert dict(frame.tier) == {"big": "yellow", "small": "ok", "gone": "ok"}
     assert frame.loc["big"]["sample"] == 300.0
+
+
+def test_a_rule_whose_slices_never_had_the_sample_still_has_a_verdict(tmp_path):
+    shop = Shop().add("refund_rate", [(5.0, 10.0)], dimension="region", member="a")
+    shop.add("orders_paid", [10.0], dimension="region", member="a")
+    rule = make_rule(metric="refund_rate", by=["region"], min_sample={"metric": "orders_paid", "gte": 200})
+    row = only(judge(shop, tmp_path, rule))
+    assert (row.member, row.tier, row.reason) == ("*", "ok", "min_sample")
+
+
+def test_no_row_is_zero_only_where_the_rule_says_so(tmp_path):
+    shop = Shop().add("orders_paid", [9.0, "missing", "missing"], dimension="region", member="a")
+    shop.add("orders_paid", [9.0] * 2, dimension="region", member="b")
+    shop.complete_until["orders_paid"] = datetime.combine(day(2), datetime.min.time())
+    rule = make_rule(by=["region"], yellow_if="> 5", no_data={"then": "zero"})
+    frame = judge(shop, tmp_path, rule, start=day(0), until=day(3)).frame()
+    rows = frame[frame.member == "a"]
+    assert list(zip(rows.tier, rows.reason, strict=True)) == [("yellow", "breach"), ("ok", "ok"), ("no_data", "late")]
+    assert rows.value.iloc[1] == 0.0
 
 
 def test_a_small_change_is_quiet(tmp_path):
