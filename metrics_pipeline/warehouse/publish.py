@@ -68,6 +68,9 @@ class MetricTables:
     tables: tuple[str, ...]
     """`schema.table` of each grain, e.g. `("base.orders_paid", "hourly.orders_paid_hourly")`; () when absent."""
     state: MetricState
+    dimensions: tuple[str, ...] | None = None
+    """Slices to publish, e.g. `("all", "region")`; None = all that the tables hold. A source that does not say the
+    channel must not get a channel slice that repeats the total as `unknown`."""
 
 
 @dataclass(frozen=True)
@@ -320,6 +323,9 @@ def _checked_union(con: duckdb.DuckDBPyConnection, tables: Mapping[str, MetricTa
             continue
         if not source.tables:
             problems.append(f"metric {metric} names no table; give its tables or the reason why it is absent")
+        kept = ""
+        if source.dimensions is not None:
+            kept = f" WHERE dimension IN ({', '.join(literal(dimension) for dimension in source.dimensions)})"
         for table in source.tables:
             if table not in found:
                 problems.append(f"metric {metric}: the build file has no table {table}; build it with dbt first")
@@ -328,7 +334,7 @@ def _checked_union(con: duckdb.DuckDBPyConnection, tables: Mapping[str, MetricTa
             else:
                 schema, name = table.split(".", 1)
                 selects.append(
-                    f"SELECT {literal(metric)} AS metric, {columns} FROM {identifier(schema)}.{identifier(name)}"
+                    f"SELECT {literal(metric)} AS metric, {columns} FROM {identifier(schema)}.{identifier(name)}{kept}"
                 )
     if problems:
         raise PublishError("; ".join(problems))

@@ -163,6 +163,20 @@ def test_an_absent_metric_has_its_reason_and_no_values(con: duckdb.DuckDBPyConne
     assert not published.series("gmv").empty
 
 
+def test_only_the_slices_that_the_source_can_tell_apart_are_published(
+    con: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    write_metric(
+        con,
+        "base.orders_paid",
+        [*daily(date(2025, 11, 1), 2, 5.0), *daily(date(2025, 11, 1), 2, 5.0, "channel", "unknown")],
+    )
+    tables = {"orders_paid": MetricTables(("base.orders_paid",), state(), dimensions=("all", "region"))}
+    publish_gmv(con, tmp_path, tables=tables)
+    with Published.open(tmp_path).connect() as reader:
+        assert reader.execute("SELECT DISTINCT dimension FROM metric_values").fetchall() == [("all",)]
+
+
 def test_a_publication_of_nothing_can_be_read(tmp_path: Path) -> None:
     absent = MetricTables((), MetricState("v1", absent_en="no", absent_zh="无"))
     with duckdb.connect() as con:
