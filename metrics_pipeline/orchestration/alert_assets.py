@@ -1,0 +1,94 @@
+"""`alerts/outbox`: verdicts → alert states and messages to send, in one transaction.
+
+Here: which verdicts are applied, and what the run shows of it. Not here: states and notices (`alerts`), sending
+(`notify`). The last step of a night: only then are the touched days forgotten, so that a night that was killed anywhere
+rebuilds and judges the same days again.
+"""
+
+from typing import Any
+
+import dagster as dg
+import pyarrow.compute as pc
+
+from metrics_pipeline.alerts.apply import AppliedReport, apply_verdicts, retire_rules
+from metrics_pipeline.alerts.verdict import verdicts_of_columns
+from metrics_pipeline.delivery.channels import receivers_from
+from metrics_pipeline.orchestration.instance import WRITER_POOL
+from metrics_pipeline.orchestration.judging import Judgement, cards, judge, series_of
+from metrics_pipeline.orchestration.keys import EVALUATIONS_KEY, HOURLY, OUTBOX_KEY, SILENT_TAG
+from metrics_pipeline.orchestration.resources import Project
+from metrics_pipeline.store import open_store
+from metrics_pipeline.warehouse.build import connect_build
+from metrics_pipeline.warehouse.extent import forget_touched_before
+
+DAGSTER_BACKFILL_TAG = "dagster/backfill"
+
+
+def build_outbox_asset(project: Project) -> dg.AssetsDefinition:
+    """The asset `alerts/outbox`."""
+
+    @dg.asset(
+        key=OUTBOX_KEY,
+        group_name="alerts",
+        description="Alert states, episodes and the messages to send; written in one transaction, told by the outbox.",
+        deps=[EVALUATIONS_KEY],
+        tags={"layer": "alerts"},
+        pool=WRITER_POOL,
+        retry_policy=dg.RetryPolicy(max_retries=2, delay=5),
+    )
+    def outbox(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+        tags = context.run.tags
+        judgement = judge(project, tags, run_id=context.run_id)
+        is_hourly = tags.get("metrics/kind") == HOURLY
+        silent = tags.get(SILENT_TAG) == "true" or DAGSTER_BACKFILL_TAG in tags
+        report = apply_judgement(project, judgement, silent=silent)
+        if not is_hourly:  # an hourly run leaves the daily tables as they were
+            forget_published(project, judgement)
+        return dg.MaterializeResult(metadata=_metadata(report, silent=silent))
+
+    return outbox
+
+
+def apply_judgement(project: Project, judgement: Judgement, *, silent: bool) -> AppliedReport:
+    """Apply the verdicts of a run to the alerts; a second time changes nothing."""
+    rules = {rule.id for rule in project.ruleset.rules}
+    table = judgement.evaluations.table.drop_columns(["severity"])
+    # A verdict that says nothing about a slice that has no alert would only fill the store.
+    table = table.filter(pc.field("reason") != "absent")
+    verdicts = verdicts_of_columns(table.to_pydict())
+    now = project.now()
+    store = open_store(project.settings)
+    try:
+        retire_rules(store, rules, now=now)
+        return apply_verdicts(
+            store,
+            verdicts,
+            cards(project),
+            receivers=receivers_from(project.settings),
+            now=now,
+            silent=silent,
+            series=lambda keys: series_of(judgement, keys),
+        )
+    finally:
+        store.close()
+
+
+def forget_published(project: Project, judgement: Judgement) -> None:
+    """Forget the touched days that this run published and judged."""
+    with connect_build(project.settings.build_path) as con:
+        forget_touched_before(con, judgement.window.until, judgement.published.created_at)
+
+
+def _metadata(report: AppliedReport, *, silent: bool) -> dict[str, Any]:
+    return {
+        "verdicts": report.verdicts,
+        "applied": report.applied,
+        "repeated": report.repeated,
+        "opened": report.opened,
+        "closed": report.closed,
+        "firing_red": report.firing.get("red", 0),
+        "firing_yellow": report.firing.get("yellow", 0),
+        "messages": len(report.notifications),
+        "silent": silent,
+        "transitions": dg.MetadataValue.json(dict(report.transitions)),
+    }

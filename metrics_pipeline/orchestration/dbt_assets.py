@@ -1,0 +1,225 @@
+"""The dbt project as Dagster assets: every model one asset, every metric with what the library knows of it.
+
+Here: keys, groups, tags and metadata of models, and the two asset definitions (day and hour grain). Not here: how dbt
+is called (`warehouse.transform`), which window a run has (`resources.Project`).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliResource, dbt_assets
+from dagster_dbt.dbt_manifest import validate_manifest
+from dagster_dbt.errors import DagsterDbtCliRuntimeError
+
+from metrics_pipeline.library.catalogue import Catalogue, Metric
+from metrics_pipeline.orchestration.instance import WRITER_POOL
+from metrics_pipeline.orchestration.partitions import daily_partitions, hourly_partitions, window_of
+from metrics_pipeline.orchestration.resources import Project, process_environment
+from metrics_pipeline.warehouse.transform import dbt_arguments, dbt_environment
+from metrics_pipeline.warehouse.window import Window
+
+HOURLY_SELECT = "path:models/hourly path:models/cubes/*_hourly.sql"
+HOURLY_SUFFIX = "_hourly"
+RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+_STALE_WARNING = 0.8
+"""Share of a metric's freshness hours after which it is shown as ageing."""
+
+
+class PyramidTranslator(DagsterDbtTranslator):
+    """dbt resource → asset: `raw/orders`, `staging/…`, `facts/…`, `cubes/…`, `base|operational|strategic|hourly/<metric>`."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        super().__init__(DagsterDbtTranslatorSettings(enable_asset_checks=True, enable_source_metadata=False))
+        self._catalogue = catalogue
+
+    def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
+        """The layer and the model's name; of an hourly model the metric's id."""
+        layer = _layer(dbt_resource_props)
+        name = str(dbt_resource_props["name"])
+        return dg.AssetKey([layer, name.removesuffix(HOURLY_SUFFIX) if layer == "hourly" else name])
+
+    def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str:
+        """The layer."""
+        return _layer(dbt_resource_props)
+
+    def get_description(self, dbt_resource_props: Mapping[str, Any]) -> str:
+        """Definition and formula of a metric in both languages; the model's description otherwise."""
+        metric = self._metric(dbt_resource_props)
+        if metric is None:
+            return str(dbt_resource_props.get("description") or "")
+        lines = [
+            f"**{metric.name_zh} · {metric.name_en}** ({metric.role})",
+            metric.definition_zh,
+            metric.definition_en,
+            f"`{metric.id} = {metric.formula}`",
+        ]
+        if metric.absent is not None:
+            lines.append(f"Absent: {metric.absent.reason_en} {metric.absent.reason_zh}")
+        return "\n\n".join(lines)
+
+    def get_metadata(self, dbt_resource_props: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Definition, formula, unit, version and where they are written."""
+        metric = self._metric(dbt_resource_props)
+        if metric is None:
+            return {"dbt model": str(dbt_resource_props.get("original_file_path", ""))}
+        return {
+            "name_zh": metric.name_zh,
+            "name_en": metric.name_en,
+            "formula": metric.formula,
+            "unit": metric.unit,
+            "direction": metric.direction,
+            "definition_version": metric.version,
+            "slices": ", ".join(metric.slices if _layer(dbt_resource_props) != "hourly" else metric.hour_slices),
+            "business_line": metric.business_line,
+            "sensitivity": metric.sensitivity,
+            "definition": f"{metric.file.name}:{metric.line}",
+            "dbt model": str(dbt_resource_props.get("original_file_path", "")),
+        }
+
+    def get_tags(self, dbt_resource_props: Mapping[str, Any]) -> Mapping[str, str]:
+        """Layer; of a metric also category, stage, role, business line and sensitivity."""
+        tags = {"layer": _layer(dbt_resource_props)}
+        metric = self._metric(dbt_resource_props)
+        if metric is not None:
+            tags |= {
+                "category": metric.category,
+                "stage": metric.stage,
+                "role": metric.role,
+                "business_line": metric.business_line,
+                "sensitivity": metric.sensitivity,
+            }
+        return tags
+
+    def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> Sequence[str] | None:
+        """The metric's owner: a team, or a person's address."""
+        metric = self._metric(dbt_resource_props)
+        return None if metric is None else [owner_of(metric.owner)]
+
+    def get_code_version(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
+        """The definition's version, so that a changed input definition shows, too."""
+        metric = self._metric(dbt_resource_props)
+        return metric.version if metric is not None else super().get_code_version(dbt_resource_props)
+
+    def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: Any) -> dg.AssetSpec:
+        """The spec with the freshness policy of the metric."""
+        spec = super().get_asset_spec(manifest, unique_id, project)
+        props = self.get_resource_props(manifest, unique_id)
+        metric = self._metric(props)
+        if metric is None or metric.absent is not None or _layer(props) == "hourly":
+            return spec
+        fail = timedelta(hours=metric.freshness_hours)
+        return spec.replace_attributes(
+            freshness_policy=dg.FreshnessPolicy.time_window(fail_window=fail, warn_window=fail * _STALE_WARNING)
+        )
+
+    def _metric(self, props: Mapping[str, Any]) -> Metric | None:
+        layer, name = _layer(props), str(props["name"])
+        if layer == "hourly":
+            return self._catalogue.metrics.get(name.removesuffix(HOURLY_SUFFIX))
+        return self._catalogue.metrics.get(name) if layer in {"base", "operational", "strategic"} else None
+
+
+def owner_of(owner: str) -> str:
+    """An owner as Dagster wants it: an address stays, a team gets its prefix."""
+    return owner if "@" in owner else f"team:{owner}"
+
+
+def _layer(props: Mapping[str, Any]) -> str:
+    if props["resource_type"] == "source":
+        return str(props["source_name"])
+    if props["resource_type"] == "seed":
+        return "seeds"
+    return str(props["fqn"][1])
+
+
+def build_dbt_assets(project: Project) -> list[dg.AssetsDefinition]:
+    """The daily asset definition (everything but the hourly tables) and the hourly one."""
+    manifest = project.manifest_path
+    translator = PyramidTranslator(project.catalogue)
+    daily = daily_partitions(project.settings)
+    hourly = hourly_partitions(project.settings)
+
+    @dbt_assets(
+        manifest=manifest,
+        exclude=HOURLY_SELECT,
+        name="dbt_daily",
+        dagster_dbt_translator=translator,
+        partitions_def=daily,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        retry_policy=RETRY,
+        pool=WRITER_POOL,
+    )
+    def dbt_daily(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
+        window = project.window(window_of(context.partition_key_range))
+        yield from _build(context, dbt, project, translator, window, everything=not context.is_subset)
+
+    @dbt_assets(
+        manifest=manifest,
+        select=HOURLY_SELECT,
+        name="dbt_hourly",
+        dagster_dbt_translator=translator,
+        partitions_def=hourly,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        retry_policy=RETRY,
+        pool=WRITER_POOL,
+    )
+    def dbt_hourly(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
+        yield from _build(context, dbt, project, translator, window_of(context.partition_key_range), everything=False)
+
+    return [dbt_daily, dbt_hourly]
+
+
+def _build(
+    context: dg.AssetExecutionContext,
+    dbt: DbtCliResource,
+    project: Project,
+    translator: PyramidTranslator,
+    window: Window,
+    *,
+    everything: bool,
+) -> Iterator[Any]:
+    """One dbt process for the window; yields the events of the selected assets.
+
+    With `everything` the hourly tables are built with the daily ones, so that late rows reach them in the same dbt
+    start; what is not this definition's own asset is recorded as an observation.
+    """
+    context.log.info(f"dbt window: {window.start} to {window.until} (exclusive), {window.days} days")
+    manifest = validate_manifest(project.manifest_path)
+    target = project.settings.dbt_target_dir
+    arguments = dbt_arguments(project.settings, window)
+    with process_environment(dbt_environment(project.settings, window)):
+        if everything:
+            invocation = dbt.cli(arguments, manifest=manifest, dagster_dbt_translator=translator, target_path=target)
+        else:
+            invocation = dbt.cli(arguments, context=context, target_path=target)
+    selected = context.selected_asset_keys
+    try:
+        for message in invocation.stream_raw_events():
+            unique_id = message.raw_event["data"].get("node_info", {}).get("unique_id")
+            if not unique_id or not message.is_result_event:
+                continue
+            for event in message.to_default_asset_events(manifest, translator, context, target):
+                if isinstance(event, dg.Output) and _key(manifest, translator, unique_id) not in selected:
+                    context.log_event(
+                        dg.AssetObservation(
+                            _key(manifest, translator, unique_id),
+                            metadata={"from": str(window.start), "until": str(window.until)},
+                            description="Built with the daily tables.",
+                        )
+                    )
+                    continue
+                yield event
+    except DagsterDbtCliRuntimeError as error:
+        if "Could not set lock on file" in str(error):
+            raise  # another process has the build file open: worth the retries
+        raise dg.Failure(str(error), allow_retries=False) from error
+    finally:
+        if invocation.process.poll() is None:  # left early: a dbt that goes on would hold the build file
+            invocation.process.terminate()
+            invocation.process.wait()
+
+
+def _key(manifest: Mapping[str, Any], translator: PyramidTranslator, unique_id: str) -> dg.AssetKey:
+    return translator.get_asset_key(translator.get_resource_props(manifest, unique_id))

@@ -1,0 +1,199 @@
+"""Running a job inside the calling process, on the installation's own instance, so that the UI shows the run.
+
+Here: the run record (with the origin by which the UI links it to the workspace), execution, progress, outcome. Not
+here: what the jobs are. A run takes 5 s less this way than through the daemon and a process of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+
+from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun, JobDefinition
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import create_execution_plan, execute_run_iterator
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+)
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+
+from metrics_pipeline.orchestration.instance import process_tag
+from metrics_pipeline.settings import PROJECT_ROOT
+
+Progress = Callable[[str, str], None]
+"""Called with the step and `started`, `done` or `failed`."""
+
+LOCATIONS = {
+    "pipeline": "metrics_pipeline.orchestration.pipeline",
+    "notify": "metrics_pipeline.orchestration.notify",
+}
+"""Code location → module, as in `workspace.yaml`."""
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """How a run ended."""
+
+    run_id: str
+    job: str
+    success: bool
+    seconds: float
+    step_seconds: Mapping[str, float] = field(default_factory=dict)
+    failures: tuple[str, ...] = ()
+    """One text per failed step: what went wrong, without a traceback."""
+    metadata: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """Asset key (`a/b`) → metadata of its last materialization."""
+    failed_checks: tuple[tuple[str, str, str], ...] = ()
+    """Asset key, check, severity of every failed check."""
+
+
+def run_in_process(
+    job: JobDefinition,
+    instance: DagsterInstance,
+    *,
+    location: str,
+    tags: Mapping[str, str] | None = None,
+    run_config: Mapping[str, object] | None = None,
+    progress: Progress | None = None,
+) -> RunOutcome:
+    """Execute a job to its end. A failed step is in the outcome, never raised."""
+    config = {**(run_config or {}), "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    started = time.perf_counter()
+    run = _create_run(job, instance, location, {**(tags or {}), **process_tag()}, config)
+    steps: dict[str, float] = {}
+    failures: list[str] = []
+    metadata: dict[str, Mapping[str, object]] = {}
+    checks: list[tuple[str, str, str]] = []
+    with _quiet_output():
+        for event in execute_run_iterator(InMemoryJob(job), run, instance):
+            _note(event, steps, failures, metadata, checks)
+            if progress is not None:
+                _tell(event, progress)
+    finished = instance.get_run_by_id(run.run_id)
+    success = finished is not None and finished.is_success
+    return RunOutcome(
+        run_id=run.run_id,
+        job=job.name,
+        success=success,
+        seconds=time.perf_counter() - started,
+        step_seconds=steps,
+        failures=tuple(failures),
+        metadata=metadata,
+        failed_checks=tuple(checks),
+    )
+
+
+def partition_tags(first: date, last: date | None = None) -> dict[str, str]:
+    """Run tags for one day, or for a range of days in one run."""
+    if last is None or last == first:
+        return {PARTITION_NAME_TAG: first.isoformat()}
+    return {ASSET_PARTITION_RANGE_START_TAG: first.isoformat(), ASSET_PARTITION_RANGE_END_TAG: last.isoformat()}
+
+
+def _create_run(
+    job: JobDefinition,
+    instance: DagsterInstance,
+    location: str,
+    tags: Mapping[str, str],
+    config: Mapping[str, object],
+) -> DagsterRun:
+    plan = create_execution_plan(InMemoryJob(job), run_config=config, instance_ref=instance.get_ref() if instance.is_persistent else None)
+    return instance.create_run_for_job(
+        job_def=job,
+        execution_plan=plan,
+        run_config=config,
+        tags={**job.run_tags, **tags},
+        remote_job_origin=RemoteJobOrigin(
+            repository_origin=RemoteRepositoryOrigin(
+                code_location_origin=ManagedGrpcPythonEnvCodeLocationOrigin(
+                    loadable_target_origin=LoadableTargetOrigin(
+                        executable_path=sys.executable,
+                        module_name=LOCATIONS[location],
+                        working_directory=str(PROJECT_ROOT),
+                    ),
+                    location_name=location,
+                ),
+                repository_name="__repository__",
+            ),
+            job_name=job.name,
+        ),
+    )
+
+
+def _note(
+    event: DagsterEvent,
+    steps: dict[str, float],
+    failures: list[str],
+    metadata: dict[str, Mapping[str, object]],
+    checks: list[tuple[str, str, str]],
+) -> None:
+    match event.event_type:
+        case DagsterEventType.STEP_SUCCESS:
+            steps[event.step_key or ""] = event.step_success_data.duration_ms / 1000
+        case DagsterEventType.STEP_FAILURE:
+            failures.append(f"{event.step_key}: {failure_text(event)}")
+        case DagsterEventType.PIPELINE_FAILURE if not failures:
+            failures.append(event.message or "the run failed")
+        case DagsterEventType.ASSET_MATERIALIZATION:
+            materialization = event.step_materialization_data.materialization
+            metadata[materialization.asset_key.to_user_string()] = {
+                name: value.value for name, value in materialization.metadata.items()
+            }
+        case DagsterEventType.ASSET_CHECK_EVALUATION:
+            evaluation = event.asset_check_evaluation_data
+            if not evaluation.passed:
+                checks.append(
+                    (evaluation.asset_key.to_user_string(), evaluation.check_name, evaluation.severity.value)
+                )
+
+
+def failure_text(event: DagsterEvent) -> str:
+    """What went wrong in a failed step, in one sentence: the cause's own words, without a traceback."""
+    data = event.step_failure_data
+    if data.user_failure_data is not None and data.user_failure_data.description:
+        return data.user_failure_data.description
+    error = data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    if error is None:
+        return event.message or "failed"
+    return error.message.strip()
+
+
+def _tell(event: DagsterEvent, progress: Progress) -> None:
+    words = {
+        DagsterEventType.STEP_START: "started",
+        DagsterEventType.STEP_SUCCESS: "done",
+        DagsterEventType.STEP_FAILURE: "failed",
+    }
+    if event.step_key and (word := words.get(event.event_type)):
+        progress(event.step_key, word)
+
+
+@contextmanager
+def _quiet_output() -> Iterator[None]:
+    """Dagster's own log lines are in the run's page; on the terminal they would bury the command's output."""
+    logger = logging.getLogger("dagster")
+    former = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(former)
+
+
+def newest_day(until: datetime) -> date:
+    """The last whole day before a shop-local moment."""
+    return (until - timedelta(days=1)).date() if until.time() == datetime.min.time() else until.date() - timedelta(days=1)

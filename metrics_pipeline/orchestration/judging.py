@@ -1,0 +1,204 @@
+"""Judging a run: the evaluations of its window, once per process, however many assets and checks ask.
+
+Here: which periods a run judges, rule → check, card and series for messages. Not here: how a rule is judged (`rules`),
+what the verdicts do (`alerts`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, time, timedelta
+
+import pyarrow.compute as pc
+from dagster import AssetKey
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+)
+
+from metrics_pipeline.alerts.notice import Point, RuleCard, Series, SeriesKey
+from metrics_pipeline.alerts.state import Policy
+from metrics_pipeline.detection.promotions import load_promotions, markets_of
+from metrics_pipeline.library.catalogue import Metric
+from metrics_pipeline.orchestration.partitions import day_of
+from metrics_pipeline.orchestration.resources import Project
+from metrics_pipeline.rules.evaluate import Evaluations, evaluate
+from metrics_pipeline.rules.model import Rule
+from metrics_pipeline.warehouse.read import Published
+from metrics_pipeline.warehouse.window import Window
+
+JUDGED_DAYS = 35
+"""The newest days of a window that are judged. Alerts need the recent past; older days are for `metrics rules replay`."""
+PLOT_DAYS = 56
+PLOT_HOURS = 24 * 7
+CONFIDENTIAL = "confidential"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdicts of one run on one published version."""
+
+    published: Published
+    window: Window
+    evaluations: Evaluations
+
+    def newest(self, grain: str, until: datetime | None = None) -> Evaluations:
+        """The verdicts of the last period of the window only, of rules of one grain."""
+        step = timedelta(days=1) if grain == "day" else timedelta(hours=1)
+        last = (until or datetime.combine(self.window.until, time())) - step
+        table = self.evaluations.table
+        rows = table.filter((pc.field("grain") == grain) & (pc.field("period_start") == last))
+        if rows.num_rows == 0:  # hours: the newest one that is there
+            of_grain = table.filter(pc.field("grain") == grain)
+            if of_grain.num_rows:
+                rows = of_grain.filter(pc.field("period_start") == pc.max(of_grain["period_start"]))
+        return replace(self.evaluations, table=rows)
+
+
+def asked_window(tags: Mapping[str, str], published: Published) -> Window:
+    """The days a run was started for; without partitions the last day of the published window."""
+    if (key := tags.get(PARTITION_NAME_TAG)) is not None:
+        return Window(day_of(key), day_of(key) + timedelta(days=1))
+    if (first := tags.get(ASSET_PARTITION_RANGE_START_TAG)) is not None:
+        return Window(day_of(first), day_of(tags[ASSET_PARTITION_RANGE_END_TAG]) + timedelta(days=1))
+    until = published.manifest.window.until
+    return Window(until - timedelta(days=1), until)
+
+
+def judge(project: Project, tags: Mapping[str, str], *, run_id: str) -> Judgement:
+    """Judge all rules on the window of a run and keep the verdicts; the second call of a process costs nothing."""
+    published = Published.open(project.settings.published_dir)
+    window = judged_window(project, asked_window(tags, published), published)
+    key = (published.version, window, run_id)
+    if project.judgements.get(key) is None:
+        evaluations = evaluate(
+            published,
+            project.ruleset.rules,
+            window.start,
+            window.until,
+            evaluated_at=project.now(),
+            run_id=run_id,
+            zone=project.settings.zone,
+            promotions=load_promotions(
+                project.settings.dbt_project_dir / "seeds" / "promotion_calendar.csv",
+                markets_of(project.settings.installation.timezone),
+            ),
+            evaluations_dir=project.settings.evaluations_dir,
+        )
+        project.judgements.clear()
+        project.judgements[key] = Judgement(published, window, evaluations)
+    found: Judgement = project.judgements[key]
+    return found
+
+
+def judged_window(project: Project, asked: Window, published: Published) -> Window:
+    """What a run judges: the window it rebuilt, of which at most the newest `JUDGED_DAYS`."""
+    rebuilt = project.window(asked)
+    start = rebuilt.start
+    if published.manifest.window.until == asked.until:
+        start = min(start, published.manifest.window.start)
+    return Window(max(start, asked.until - timedelta(days=JUDGED_DAYS)), asked.until)
+
+
+def metric_of(project: Project, rule: Rule) -> Metric:
+    """The metric of a rule; lint made sure that there is one."""
+    return project.catalogue.metrics[rule.metric]
+
+
+def asset_key_of(project: Project, rule: Rule) -> AssetKey:
+    """The asset a rule's check stands on: the metric's table of the rule's grain."""
+    return AssetKey(["hourly" if rule.grain == "hour" else metric_of(project, rule).layer, rule.metric])
+
+
+def rule_text(rule: Rule) -> str:
+    """The rule in one line, as on-call reads it."""
+    parts = [f"{rule.metric} by {'|'.join(rule.by) or 'total'}: {rule.expr}"]
+    parts += [f"{tier} if {bound}" for tier, bound in (("yellow", rule.yellow_if), ("red", rule.red_if)) if bound]
+    if rule.hold > 1:
+        parts.append(f"for {rule.hold}")
+    if rule.min_sample is not None:
+        parts.append(f"{rule.min_sample.metric} >= {rule.min_sample.gte:g}")
+    return ", ".join(parts)
+
+
+def cards(project: Project) -> dict[str, RuleCard]:
+    """What people are told about each rule."""
+    return {rule.id: _card(project, rule) for rule in project.ruleset.rules}
+
+
+def _card(project: Project, rule: Rule) -> RuleCard:
+    metric = metric_of(project, rule)
+    unit = project.settings.installation.currency if metric.unit == "currency" else metric.unit
+    annotations = {
+        name: str(value) for name, value in rule.annotations.model_dump(exclude_none=True).items() if value is not None
+    }
+    return RuleCard(
+        id=rule.id,
+        metric=metric.id,
+        name_zh=metric.name_zh,
+        name_en=metric.name_en,
+        unit=unit,
+        why=rule.why,
+        owner=rule.owner,
+        expression=str(rule.expr),
+        yellow_if=str(rule.yellow_if or ""),
+        red_if=str(rule.red_if or ""),
+        labels=dict(rule.labels),
+        annotations={**annotations, "why_zh": rule.why_zh},
+        asset_key=tuple(asset_key_of(project, rule).path),
+        policy=Policy(hold=rule.hold),
+    )
+
+
+def series_of(judgement: Judgement, keys: Sequence[SeriesKey]) -> dict[SeriesKey, Series]:
+    """The recent past of these slices with the band and the bounds by which they were judged."""
+    found = {}
+    for key in keys:
+        days = PLOT_DAYS if key.grain == "day" else PLOT_HOURS // 24
+        start = (key.until - timedelta(days=days)).date()
+        frame = judgement.published.series(
+            key.metric, key.dimension, key.member, key.grain, start, _after(key.until, key.grain)
+        )
+        verdicts = _verdicts_of(judgement, key)
+        points = tuple(
+            Point(period, _number(value), *verdicts.get(period, (None, None))[:2])
+            for period, value in zip(
+                (one.to_pydatetime() for one in frame["period_start"]), frame["value"].tolist(), strict=True
+            )
+        )
+        last = verdicts.get(key.until, (None, None, None, None))
+        found[key] = Series(points, last[2], last[3])
+    return found
+
+
+def _after(period: datetime, grain: str) -> datetime:
+    return period + (timedelta(days=1) if grain == "day" else timedelta(hours=1))
+
+
+def _verdicts_of(
+    judgement: Judgement, key: SeriesKey
+) -> dict[datetime, tuple[float | None, float | None, float | None, float | None]]:
+    table = judgement.evaluations.table.filter(
+        (pc.field("rule") == key.rule) & (pc.field("member") == key.member) & (pc.field("dimension") == key.dimension)
+    )
+    columns = ("period_start", "lower", "upper", "yellow_bound", "red_bound")
+    return {row[columns[0]]: tuple(row[name] for name in columns[1:]) for row in table.select(columns).to_pylist()}  # type: ignore[misc]
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or value != value else float(value)
+
+
+def rules_by_asset(project: Project, rules: Iterable[Rule]) -> dict[AssetKey, list[Rule]]:
+    """Rules by the asset their checks stand on."""
+    found: dict[AssetKey, list[Rule]] = {}
+    for rule in rules:
+        found.setdefault(asset_key_of(project, rule), []).append(rule)
+    return found
+
+
+def last_day(window: Window) -> date:
+    """The day a window ends with."""
+    return window.until - timedelta(days=1)

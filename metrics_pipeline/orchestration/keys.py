@@ -1,0 +1,26 @@
+"""Names that both code locations share: asset keys, job names, tags. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+PUBLISHED_KEY = dg.AssetKey(["published", "metric_values"])
+PUBLISHED_HOURLY_KEY = dg.AssetKey(["published", "hourly_values"])
+EVALUATIONS_KEY = dg.AssetKey(["rules", "evaluations"])
+OUTBOX_KEY = dg.AssetKey(["alerts", "outbox"])
+ARRIVALS_KEY = dg.AssetKey(["raw", "hourly_arrivals"])
+COVERAGE_KEY = dg.AssetKey(["raw", "_coverage"])
+
+NIGHTLY = "nightly"
+HOURLY = "hourly"
+BACKFILL = "backfill"
+DELIVER = "deliver_messages"
+
+SILENT_TAG = "metrics/silent"
+"""On a run whose alerts are told to nobody: a backfill."""
+ALERTS_SENSOR = "alerts_written"
+
+
+def delivery_run_key(run_id: str) -> str:
+    """The run key of the delivery after a run: whoever asks first starts it, nobody starts it twice."""
+    return f"alerts:{run_id}"

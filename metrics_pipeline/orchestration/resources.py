@@ -1,0 +1,130 @@
+"""What the assets need from outside: the resolved project of an installation, and dbt.
+
+Here: `Project` (settings, source, catalogue, rules, clock, windows) and the dbt resource. Not here: what is done with
+them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+from dagster_dbt import DbtCliResource
+from packaging.version import Version as PackageVersion
+from packaging.version import parse
+
+from metrics_pipeline.library.catalogue import Catalogue
+from metrics_pipeline.rules.load import RuleSet, load_rules
+from metrics_pipeline.settings import Settings
+from metrics_pipeline.sources.registry import open_source
+from metrics_pipeline.sources.source import Source
+from metrics_pipeline.warehouse.build import connect_build
+from metrics_pipeline.warehouse.extent import covered_until
+from metrics_pipeline.warehouse.load import oldest_touched_day
+from metrics_pipeline.warehouse.manifest import read_current
+from metrics_pipeline.warehouse.transform import ensure_manifest
+from metrics_pipeline.warehouse.window import Window
+
+
+def utc_now() -> datetime:
+    """The real clock."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Project:
+    """One installation, opened once per process: settings, source, catalogue, rules."""
+
+    settings: Settings
+    source: Source
+    catalogue: Catalogue
+    """Narrowed to what the source can give."""
+    ruleset: RuleSet
+    manifest_path: Path
+    """The dbt manifest, prepared only when stale."""
+    now: Callable[[], datetime] = utc_now
+    """The clock, aware."""
+    judgements: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    """The verdicts of the run in progress, so that checks and alerts do not judge again (`judging.judge`)."""
+
+    @classmethod
+    def open(cls, settings: Settings, now: Callable[[], datetime] = utc_now) -> Project:
+        """Resolve an installation. Raises the error of the part that cannot be used."""
+        source = open_source(settings)
+        library = Catalogue.read(settings.dbt_project_dir)
+        return cls(
+            settings=settings,
+            source=source,
+            catalogue=library.for_source(source.info),
+            ruleset=load_rules(settings.rules_dir, library),
+            manifest_path=ensure_manifest(settings),
+            now=now,
+        )
+
+    def load_start(self, start: datetime, tables: Sequence[str]) -> datetime:
+        """Where loading has to begin (naive UTC) so that no hole is left behind what is loaded already."""
+        if not self.settings.build_path.exists():
+            return start
+        with connect_build(self.settings.build_path, read_only=True) as con:
+            covered = covered_until(con)
+        known = [covered[table] for table in tables if table in covered]
+        return min([start, *known])
+
+    def window(self, asked: Window) -> Window:
+        """What a run that was asked for these days rebuilds: late days, touched days and days nobody built yet, too."""
+        starts: list[date] = [asked.start, asked.until - timedelta(days=1 + self.settings.late_days)]
+        if self.settings.build_path.exists():
+            with connect_build(self.settings.build_path, read_only=True) as con:
+                touched = oldest_touched_day(con)
+            if touched is not None:
+                starts.append(touched)
+        if (version := read_current(self.settings.published_dir)) is not None:
+            starts.append(version.window.until)
+        return Window(min(starts), asked.until)
+
+    @cached_property
+    def dbt(self) -> DbtCliResource:
+        """The dbt resource of this installation."""
+        return PreparedDbt(
+            project_dir=str(self.settings.dbt_project_dir),
+            profiles_dir=str(self.settings.dbt_project_dir),
+            dbt_executable=str(Path(sys.executable).with_name("dbt")),
+        )
+
+
+class PreparedDbt(DbtCliResource):
+    """`DbtCliResource` without what this project never uses and would pay for at each start.
+
+    The stock resource runs `dbt --version` in a process of its own and initialises the dbt adapter in the Dagster
+    process (for column metadata, which stays off: docs/architecture.md); together about 6 s.
+    """
+
+    @cached_property
+    def _cli_version(self) -> PackageVersion:
+        return parse(installed_version("dbt-core"))
+
+    def _initialize_dbt_core_adapter(self, args: Sequence[str]) -> None:
+        return None
+
+
+@contextmanager
+def process_environment(values: Mapping[str, str]) -> Iterator[None]:
+    """The process environment with `values`, for the moment in which a child inherits it."""
+    former = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in former.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,288 @@
+"""Alert rules as asset checks: `rules/evaluations` judges, then every rule is one check on its metric.
+
+Here: the evaluations asset, the checks and what their pages show. Not here: how a rule is judged (`rules.evaluate`), what
+follows from a breach (`alert_assets`). A rule check never blocks: a breached metric is still a right metric.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import dagster as dg
+
+from metrics_pipeline.alerts.notice import SeriesKey
+from metrics_pipeline.orchestration.judging import (
+    CONFIDENTIAL,
+    Judgement,
+    asset_key_of,
+    judge,
+    metric_of,
+    rule_text,
+    rules_by_asset,
+    series_of,
+)
+from metrics_pipeline.orchestration.keys import EVALUATIONS_KEY, PUBLISHED_HOURLY_KEY, PUBLISHED_KEY
+from metrics_pipeline.orchestration.resources import Project
+from metrics_pipeline.rules.evaluate import Evaluations, RuleSummary
+from metrics_pipeline.rules.model import Rule
+
+CHECK_PER_RULE_LIMIT = 200
+"""More rules than this share checks, one per metric and tier: a check costs 20 ms and 10 KiB of event log."""
+WORST_SLICES = 20
+BREACHES = ("yellow", "red")
+
+
+def build_evaluations_asset(project: Project) -> dg.AssetsDefinition:
+    """`rules/evaluations`: every verdict of every rule on every slice, kept as Parquet."""
+
+    @dg.asset(
+        key=EVALUATIONS_KEY,
+        group_name="rules",
+        description="Every verdict of every rule on every slice: one SQL statement over the published values.",
+        deps=[PUBLISHED_KEY, PUBLISHED_HOURLY_KEY],
+        tags={"layer": "rules"},
+        kinds={"duckdb", "parquet"},
+        retry_policy=dg.RetryPolicy(max_retries=2, delay=5),
+    )
+    def evaluations(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+        judgement = judge(project, context.run.tags, run_id=context.run_id)
+        summaries = judgement.evaluations.summary()
+        for problem in project.ruleset.problems:
+            context.log.warning(f"rule left out: {problem}")
+        tiers = [summary.tier for summary in summaries]
+        return dg.MaterializeResult(
+            metadata={
+                "rules": len(summaries),
+                "verdicts": judgement.evaluations.rows,
+                "rules_red": tiers.count("red"),
+                "rules_yellow": tiers.count("yellow"),
+                "rules_left_out": len(project.ruleset.problems),
+                "window": f"{judgement.window.start} … {judgement.window.until} (exclusive)",
+                "published_version": judgement.published.version,
+                "errors": len(judgement.evaluations.errors),
+                "sql": dg.MetadataValue.md(f"```sql\n{judgement.evaluations.sql}\n```"),
+            }
+        )
+
+    return evaluations
+
+
+def build_rule_checks(project: Project) -> list[dg.AssetChecksDefinition]:
+    """One check per rule, or per metric and tier past `CHECK_PER_RULE_LIMIT`; () when there are no rules."""
+    rules = project.ruleset.rules
+    if not rules:
+        return []
+    grouped = check_groups(project, rules)
+
+    @dg.multi_asset_check(
+        name="rule_checks",
+        specs=[_spec(project, key, group) for key, group in grouped.items()],
+        can_subset=True,
+    )
+    def rule_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        run = context.run
+        judgement = judge(project, run.tags, run_id=run.run_id)
+        newest = {grain: judgement.newest(grain) for grain in {rule.grain for rule in rules}}
+        summaries = {
+            (grain, summary.rule): summary for grain, found in newest.items() for summary in found.summary()
+        }
+        for key in sorted(context.selected_asset_check_keys, key=lambda one: (one.asset_key.path, one.name)):
+            group = grouped[key]
+            shown = max(group, key=lambda rule: _rank(summaries[rule.grain, rule.id]))
+            yield _result(
+                project, key, shown, group, summaries[shown.grain, shown.id], newest[shown.grain], judgement
+            )
+
+    return [rule_checks]
+
+
+def check_groups(project: Project, rules: Sequence[Rule]) -> dict[dg.AssetCheckKey, tuple[Rule, ...]]:
+    """Check → the rules it stands for."""
+    if len(rules) <= CHECK_PER_RULE_LIMIT:
+        return {dg.AssetCheckKey(asset_key_of(project, rule), rule.id): (rule,) for rule in rules}
+    found = {}
+    for asset_key, of_metric in rules_by_asset(project, rules).items():
+        for tier in BREACHES:
+            with_tier = tuple(rule for rule in of_metric if getattr(rule, f"{tier}_if") is not None)
+            if with_tier:
+                found[dg.AssetCheckKey(asset_key, f"rules_{tier}")] = with_tier
+    return found
+
+
+def _spec(project: Project, key: dg.AssetCheckKey, group: Sequence[Rule]) -> dg.AssetCheckSpec:
+    first = group[0]
+    if len(group) == 1:
+        description = f"{first.annotations.summary_zh} {first.annotations.summary} — {first.why}"
+        metadata = {"rule": rule_text(first), "owner": first.owner, "scenario": first.scenario}
+    else:
+        description = f"{len(group)} rules on {first.metric}."
+        metadata = {"rules": ", ".join(rule.id for rule in group)}
+    return dg.AssetCheckSpec(
+        key.name,
+        asset=key.asset_key,
+        description=description,
+        additional_deps=[EVALUATIONS_KEY],
+        metadata=metadata,
+    )
+
+
+def _rank(summary: RuleSummary) -> tuple[int, int]:
+    order = {"red": 3, "yellow": 2, "no_data": 1}
+    return order.get(summary.tier, 0), summary.red + summary.yellow
+
+
+def _result(
+    project: Project,
+    key: dg.AssetCheckKey,
+    rule: Rule,
+    group: Sequence[Rule],
+    summary: RuleSummary,
+    newest: Evaluations,
+    judgement: Judgement,
+) -> dg.AssetCheckResult:
+    tier = summary.tier
+    if key.name == "rules_yellow" and tier == "red":
+        tier = "yellow"
+    if key.name == "rules_red" and tier == "yellow":
+        tier = "ok"
+    is_error = summary.error is not None
+    return dg.AssetCheckResult(
+        asset_key=key.asset_key,
+        check_name=key.name,
+        passed=tier in ("ok", "unknown") and not is_error,
+        severity=dg.AssetCheckSeverity.ERROR if tier == "red" else dg.AssetCheckSeverity.WARN,
+        description=_sentence(rule, summary, tier),
+        metadata=_metadata(project, rule, group, summary, newest, judgement),
+    )
+
+
+def _sentence(rule: Rule, summary: RuleSummary, tier: str) -> str:
+    if summary.error is not None:
+        return f"could not be judged: {summary.error}"
+    match tier:
+        case "red" | "yellow":
+            breached = summary.red + summary.yellow
+            return (
+                f"{tier}: {breached} of {summary.evaluated} slices; worst {summary.worst_member}. "
+                f"{rule.annotations.summary_zh} {rule.annotations.summary}"
+            )
+        case "no_data":
+            return f"no data: {summary.no_data} slices without a value that was due"
+        case "unknown":
+            return "not judged: the metric is absent here, or nothing is due yet"
+        case _:
+            return f"ok: {summary.evaluated} slices"
+
+
+def _metadata(
+    project: Project,
+    rule: Rule,
+    group: Sequence[Rule],
+    summary: RuleSummary,
+    newest: Evaluations,
+    judgement: Judgement,
+) -> dict[str, Any]:
+    metric = metric_of(project, rule)
+    is_hidden = metric.sensitivity == CONFIDENTIAL
+    breached = summary.yellow + summary.red
+    metadata: dict[str, Any] = {}
+    if breached and not is_hidden and (plot := _plot(project, rule, newest, judgement)) is not None:
+        metadata["plot"] = dg.MetadataValue.md(plot)
+    metadata |= {
+        "evaluated": summary.evaluated,
+        "breached": breached,
+        "red": summary.red,
+        "yellow": summary.yellow,
+        "no_data": summary.no_data,
+    }
+    if summary.worst_value is not None and not is_hidden and math.isfinite(summary.worst_value):
+        metadata["worst_value"] = float(summary.worst_value)
+    if summary.worst_member is not None:
+        metadata["worst_slice"] = f"{rule.dimension}={summary.worst_member}"
+    if breached:
+        metadata["worst_slices"] = _worst_table(project, rule, newest, is_hidden=is_hidden)
+    metadata["rule"] = rule_text(rule)
+    metadata["owner"] = rule.owner
+    if rule.annotations.runbook:
+        metadata["runbook"] = rule.annotations.runbook
+    if rule.file is not None:
+        metadata["rule_file"] = f"{rule.file.name}:{rule.line}"
+    if len(group) > 1:
+        metadata["rules"] = ", ".join(one.id for one in group)
+    metadata["published_version"] = judgement.published.version
+    metadata["sql"] = dg.MetadataValue.md(f"```sql\n{_sql(project, rule, judgement)}\n```")
+    return metadata
+
+
+def _worst_table(project: Project, rule: Rule, newest: Evaluations, *, is_hidden: bool) -> dg.MetadataValue[Any]:
+    numbers = () if is_hidden else ("value", "observed", "baseline", "yellow_bound", "red_bound")
+    key = asset_key_of(project, rule)
+    link = f"{project.settings.ui_url}/assets/{'/'.join(key.path)}?view=checks&checkDetail={rule.id}"
+    records = []
+    for row in newest.worst(rule.id, WORST_SLICES).to_dict("records"):
+        records.append(
+            dg.TableRecord(
+                {
+                    "slice": str(row["member"]),
+                    "tier": str(row["tier"]),
+                    **{name: _plain(row[name]) for name in numbers},
+                    "reason": str(row["reason"]),
+                    "owner": rule.owner,
+                    "link": link,
+                }
+            )
+        )
+    columns = [
+        dg.TableColumn("slice", "string"),
+        dg.TableColumn("tier", "string"),
+        *(dg.TableColumn(name, "float") for name in numbers),
+        dg.TableColumn("reason", "string"),
+        dg.TableColumn("owner", "string"),
+        dg.TableColumn("link", "string"),
+    ]
+    return dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
+
+
+def _plain(value: Any) -> float | str:
+    """A number of four significant decimals, or nothing: tables take no null."""
+    if value is None or value != value:
+        return ""
+    return round(float(value), 6)
+
+
+def _plot(project: Project, rule: Rule, newest: Evaluations, judgement: Judgement) -> str | None:
+    from metrics_pipeline.delivery.plots import Plot
+
+    worst = newest.worst(rule.id, 1)
+    if worst.empty:
+        return None
+    row = worst.iloc[0]
+    period: datetime = row["period_start"].to_pydatetime()
+    key = SeriesKey(rule.id, rule.metric, str(row["dimension"]), str(row["member"]), rule.grain, period)
+    series = series_of(judgement, [key])[key]
+    if not series.points:
+        return None
+    metric = metric_of(project, rule)
+    slice_ = "" if rule.dimension == "all" else f" · {row['member']}"
+    unit = project.settings.installation.currency if metric.unit == "currency" else metric.unit
+    return Plot(
+        series=series,
+        title=f"{metric.name_zh} {metric.name_en}{slice_}",
+        ascii_title=metric.id,
+        unit=unit,
+        tier=str(row["tier"]),
+        alt=f"{metric.id}{slice_}: {len(series.points)} periods up to {period:%Y-%m-%d %H:%M}",
+    ).markdown()
+
+
+def _sql(project: Project, rule: Rule, judgement: Judgement) -> str:
+    """How to see every slice of this check again; the statement that judged is on `rules/evaluations`."""
+    last = judgement.window.until
+    return (
+        f"SELECT member, period_start, value, observed, baseline, yellow_bound, red_bound, tier, reason\n"
+        f"FROM read_parquet('{project.settings.evaluations_dir}/month=*/*.parquet')\n"
+        f"WHERE rule = '{rule.id}' AND period_start < TIMESTAMP '{last} 00:00:00'\n"
+        f"  AND data_version = '{judgement.published.version}'\n"
+        f"ORDER BY period_start DESC, tier = 'red' DESC, tier = 'yellow' DESC, member"
+    )
