@@ -1,0 +1,265 @@
+"""Running dbt for a window: arguments and environment, the manifest prepared only when stale, and what came of it.
+
+dbt runs as a process of its own. Starting it in this process instead would cost the same (3 s of its CPU are imports,
+wherever they happen) and would leave the build file open here when dbt is done. Nothing in this module knows Dagster;
+`orchestration/` takes the same arguments and environment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+from metrics_pipeline.settings import Settings
+from metrics_pipeline.warehouse.build import BuildLocked
+from metrics_pipeline.warehouse.window import Window
+
+LONGEST_DAILY_WINDOW = 7
+"""Days up to which cubes are built day by day: a nightly run rebuilds no day it was not asked for."""
+LONGEST_MONTHLY_WINDOW = 100
+"""Days up to which cubes are built month by month. A batch costs about 50 ms of dbt's own work in each of 19 cubes, so
+two years day by day would be 11 minutes of it, and year by year is 2 seconds."""
+
+_NOT_SOURCES = {"target", "logs", "dbt_packages"}
+_SHOWN_FAILURES = 5
+
+
+class DbtError(RuntimeError):
+    """dbt did not do what it was asked; the message names each model and its error, not the whole log."""
+
+
+@dataclass(frozen=True)
+class DbtFailure:
+    """One node that failed or warned."""
+
+    node: str
+    """dbt's unique id, e.g. `model.metrics_pyramid.refund_rate`; "" when the project as a whole is at fault."""
+    message: str
+
+
+@dataclass(frozen=True)
+class DbtRunReport:
+    """What a successful run did."""
+
+    window: Window
+    seconds: float
+    """Wall time, dbt's start included."""
+    built: int
+    """Nodes built or passed."""
+    warnings: tuple[DbtFailure, ...]
+    """Tests of severity `warn` that failed."""
+
+
+def batch_size(window: Window) -> str:
+    """How much one microbatch of a cube spans: day, month or year."""
+    if window.days <= LONGEST_DAILY_WINDOW:
+        return "day"
+    return "month" if window.days <= LONGEST_MONTHLY_WINDOW else "year"
+
+
+def dbt_arguments(settings: Settings, window: Window, select: str | Sequence[str] | None = None) -> list[str]:
+    """Arguments of `dbt` that build the metrics for a window; `select` is dbt's own selection, None = everything."""
+    arguments = [
+        "build",
+        *_locations(settings),
+        "--event-time-start",
+        window.start.isoformat(),
+        "--event-time-end",
+        window.until.isoformat(),
+        "--exclude-resource-type",
+        "unit_test",
+    ]
+    if select is not None:
+        arguments += ["--select", *([select] if isinstance(select, str) else select)]
+    return arguments
+
+
+def dbt_environment(settings: Settings, window: Window | None = None) -> dict[str, str]:
+    """The variables that profile and models read. Without a window cubes are built day by day."""
+    return {
+        "METRICS_BUILD_PATH": str(settings.build_path),
+        "METRICS_TIMEZONE": settings.installation.timezone,
+        "METRICS_BATCH_SIZE": "day" if window is None else batch_size(window),
+        "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+    }
+
+
+def ensure_manifest(settings: Settings) -> Path:
+    """The manifest of the dbt project as it is now; parses only when a source file or the environment has changed.
+
+    A copy of its own, never a file that a running dbt writes. Raises `DbtError` when the project cannot be parsed.
+    """
+    prepared = settings.dbt_target_dir.parent / "manifest"
+    path = prepared / f"{_fingerprint(settings)}.json"
+    if path.exists():
+        return path
+    prepared.mkdir(parents=True, exist_ok=True)
+    _run(settings, ["parse", *_locations(settings)], dbt_environment(settings), None)
+    content = (settings.dbt_target_dir / "manifest.json").read_bytes()
+    with tempfile.NamedTemporaryFile(dir=prepared, delete=False) as part:
+        part.write(content)
+    Path(part.name).replace(path)
+    for former in prepared.glob("*.json"):
+        if former != path:
+            former.unlink(missing_ok=True)
+    return path
+
+
+def run_dbt(
+    settings: Settings,
+    window: Window,
+    select: str | Sequence[str] | None = None,
+    *,
+    progress: Callable[[str], None] | None = None,
+) -> DbtRunReport:
+    """Build the metrics for a window; `progress` gets one line for each finished node.
+
+    Raises `DbtError` when a node fails (those below it are skipped, all others are built) and `BuildLocked` when
+    another process has the build file open.
+    """
+    settings.warehouse_dir.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    outcome = _run(settings, dbt_arguments(settings, window, select), dbt_environment(settings, window), progress)
+    return DbtRunReport(window, time.monotonic() - began, outcome.built, tuple(outcome.warnings))
+
+
+@dataclass
+class _Outcome:
+    """What dbt's events said, as they come."""
+
+    built: int = 0
+    skipped: int = 0
+    failures: list[DbtFailure] = field(default_factory=list)
+    warnings: list[DbtFailure] = field(default_factory=list)
+
+    def take(self, event: dict[str, Any], progress: Callable[[str], None] | None) -> None:
+        """Take one event of dbt's structured log."""
+        name, data, message = event["info"]["name"], event["data"], str(event["info"]["msg"]).strip()
+        node = str(data.get("node_info", {}).get("unique_id", ""))
+        if name == "RunResultError":
+            self.failures.append(DbtFailure(node, message))
+        elif name == "MainEncounteredError":
+            self.failures.append(DbtFailure("", str(data["exc"])))
+        elif name == "RunResultWarningMessage":
+            self.warnings.append(DbtFailure(node, message))
+        elif name == "StatsLine":
+            stats = data["stats"]
+            self.built, self.skipped = int(stats.get("pass", 0)), int(stats.get("skip", 0))
+        elif name in {"LogModelResult", "LogTestResult", "LogSeedResult"} and progress is not None:
+            progress(message)
+
+
+def _run(
+    settings: Settings,
+    arguments: Sequence[str],
+    environment: dict[str, str],
+    progress: Callable[[str], None] | None,
+) -> _Outcome:
+    outcome = _Outcome()
+    noise: list[str] = []
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dbt.cli.main", *arguments, "--log-format", "json", "--log-level", "info"],
+        cwd=settings.dbt_project_dir,
+        env={**os.environ, **environment, "PYTHONWARNINGS": "ignore::RuntimeWarning"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    with process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            event = _event(line)
+            if event is None:
+                noise.append(line.strip())
+            else:
+                outcome.take(event, progress)
+    if process.returncode != 0 or outcome.failures:
+        raise _error(settings, arguments[0], process.returncode, outcome, noise)
+    return outcome
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return event if isinstance(event, dict) and "info" in event and "data" in event else None
+
+
+def _error(settings: Settings, command: str, code: int, outcome: _Outcome, noise: list[str]) -> DbtError | BuildLocked:
+    for failure in outcome.failures:
+        if "Could not set lock on file" in failure.message:
+            return BuildLocked(
+                f"{settings.build_path}: open in another process, so dbt cannot write. Only one run may write at a "
+                f"time: wait for it to end, or close the program that has the file open. ({failure.message})"
+            )
+    lines = [f"dbt {command} failed"]
+    lines += [_told(failure) for failure in outcome.failures[:_SHOWN_FAILURES]]
+    if (more := len(outcome.failures) - _SHOWN_FAILURES) > 0:
+        lines.append(f"and {more} more")
+    if outcome.skipped:
+        lines.append(f"{outcome.skipped} nodes below were skipped and keep their former values")
+    if not outcome.failures:
+        lines += [f"exit code {code}", *[line for line in noise if line][-_SHOWN_FAILURES:]]
+    lines.append(f"full log: {_log_dir(settings) / 'dbt.log'}")
+    return DbtError("\n  ".join(lines))
+
+
+def _told(failure: DbtFailure) -> str:
+    """`refund_rate: Binder Error: …`, without dbt's headline, which repeats the model."""
+    lines = [line.strip() for line in failure.message.strip().splitlines() if line.strip()]
+    if len(lines) > 1 and " in " in lines[0] and "(" in lines[0]:
+        headline, *rest = lines
+        where = headline[headline.rindex("(") + 1 :].rstrip(")")
+        return f"{where}: {' '.join(rest)}"
+    return " ".join(lines)
+
+
+def _locations(settings: Settings) -> list[str]:
+    project = str(settings.dbt_project_dir.resolve())
+    return [
+        "--project-dir",
+        project,
+        "--profiles-dir",
+        project,
+        "--target-path",
+        str(settings.dbt_target_dir),
+        "--log-path",
+        str(_log_dir(settings)),
+    ]
+
+
+def _log_dir(settings: Settings) -> Path:
+    return settings.dbt_target_dir.parent / "logs"
+
+
+def _fingerprint(settings: Settings) -> str:
+    """Sixteen hexadecimal digits over everything a manifest depends on."""
+    digest = hashlib.sha256()
+    for name in ("dbt-core", "dbt-duckdb"):
+        digest.update(f"{name} {installed_version(name)}\n".encode())
+    for key, value in sorted(dbt_environment(settings).items()):
+        digest.update(f"{key}={value}\n".encode())
+    for path in _source_files(settings.dbt_project_dir):
+        digest.update(f"{path.relative_to(settings.dbt_project_dir).as_posix()}\n".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _source_files(project: Path) -> Iterator[Path]:
+    for path in sorted(project.rglob("*")):
+        inside = path.relative_to(project).parts
+        if inside[0] not in _NOT_SOURCES and not any(part.startswith(".") for part in inside) and path.is_file():
+            yield path
