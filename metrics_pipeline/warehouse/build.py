@@ -85,6 +85,11 @@ def _open(path: Path, read_only: bool, wait_seconds: float) -> DuckDBPyConnectio
             f"{path}: still open in another process after {wait_seconds:.0f} s ({holder}). "
             "Only one run may write at a time: wait for it to end, or close the program that has the file open."
         ) from None
+    except duckdb.ConnectionException:
+        raise BuildError(
+            f"{path}: is open in this process already, for {'writing' if read_only else 'reading only'}; "
+            "leave that `connect_build` first"
+        ) from None
     except duckdb.Error as error:
         raise BuildError(
             f"{path}: cannot be opened as the build file ({str(error).splitlines()[0]}). "

@@ -169,7 +169,7 @@ def _facts(table: Table, quarantine_limit: float) -> list[_Fact]:
         ),
         _Fact(
             "row__presence",
-            "least(count(*), 1)",
+            "CASE WHEN EXISTS (SELECT 1 FROM raw._coverage WHERE table_name = $table_name) THEN least(count(*), 1) END",
             "at least one row in the window",
             maximum=None,
             minimum=1,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -21,7 +21,7 @@ from duckdb import DuckDBPyConnection
 
 from metrics_pipeline.sources.contract import Column, Table, load_contract
 from metrics_pipeline.sources.source import Batch, Source, SourceError, Span, words_of
-from metrics_pipeline.warehouse.build import connect_build, ensure_raw_schema
+from metrics_pipeline.warehouse.build import BuildError, connect_build, ensure_raw_schema
 
 EARLIEST_CLOCK = date(2000, 1, 1)
 """An event before this is a clock error (an epoch zero, a two-digit year), not history."""
@@ -117,7 +117,8 @@ def load(
     `target` is an open read-write connection or the path of the build file; `now` (naive = UTC) judges future clocks
     and stamps `_loaded_at`; `timezone` is the shop's (days of `raw._touched`, today for date columns).
     Raises `SourceError` naming batch, file or column and the mend; a table is then as it was before. Missing required
-    columns and unreadable files of any table are found before the first one is written.
+    columns and unreadable files of any table are found before the first one is written. `BuildError` when the build
+    file itself cannot be written.
     """
     opened: AbstractContextManager[DuckDBPyConnection] = (
         connect_build(target) if isinstance(target, Path) else nullcontext(target)
@@ -175,7 +176,9 @@ def _named(source: Source, table: Table, batch: Batch) -> str:
 
 
 def _unreadable(source: Source, table: Table, batch: Batch, error: duckdb.Error) -> SourceError:
-    if isinstance(error, duckdb.BinderException | duckdb.ParserException | duckdb.CatalogException):
+    if isinstance(error, duckdb.OutOfMemoryException):
+        mend = "It does not fit into memory: deliver it in smaller files, such as one per month."
+    elif isinstance(error, duckdb.BinderException | duckdb.ParserException | duckdb.CatalogException):
         mend = "The columns of the input are not those the source expects: compare them with docs/raw-contract.md."
     else:
         mend = "Deliver the file again in full, or remove it, then load again."
@@ -229,8 +232,14 @@ class _TableLoader:
             coverage = self._remember_coverage()
             self.con.execute("DROP TABLE IF EXISTS temp._checked")
             self.con.execute("COMMIT")
-        except BaseException:
-            self.con.execute("ROLLBACK")
+        except BaseException as error:
+            with suppress(duckdb.Error):
+                self.con.execute("ROLLBACK")
+            if isinstance(error, duckdb.Error):
+                raise BuildError(
+                    f"raw.{self.table.name}: could not be written: {words_of(error)} Nothing of it was loaded. "
+                    "Check free disk space and memory, then load again."
+                ) from None
             raise
         return TableLoad(
             self.table.name,

@@ -74,3 +74,13 @@ def test_a_locked_file_is_waited_for_and_then_named(tmp_path: Path) -> None:
         holder.communicate(b"")
     with connect_build(path) as con:
         assert con.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_second_opening_in_another_mode_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "build.duckdb"
+    with (
+        connect_build(path),
+        pytest.raises(BuildError, match="open in this process already"),
+        connect_build(path, True),
+    ):
+        pass

@@ -110,3 +110,10 @@ def test_a_shop_day_ahead_of_utc_is_not_in_the_future(con: DuckDBPyConnection) -
     assert verdict.metadata["rows"] == 1
     assert verdict.metadata["quarantined_rows"] == 0
     assert verdict.success
+
+
+def test_a_table_the_source_does_not_have_is_not_missed(con: DuckDBPyConnection) -> None:
+    run(con, {"orders": orders(3)})
+    verdict = validate_table(con, "refunds", WINDOW)
+    assert verdict.success
+    assert verdict.warnings == ()

@@ -12,7 +12,7 @@ import pytest
 from duckdb import DuckDBPyConnection
 
 from metrics_pipeline.sources.source import Batch, SourceError, Span
-from metrics_pipeline.warehouse.build import connect_build
+from metrics_pipeline.warehouse.build import BuildError, connect_build
 from metrics_pipeline.warehouse.load import (
     LoadReport,
     TableLoad,
@@ -266,3 +266,11 @@ def test_spans_merge_and_intersect() -> None:
 
     assert merge_spans([span(5, 8), span(1, 3), span(3, 4)]) == [span(1, 4), span(5, 8)]
     assert intersect_spans([span(1, 4), span(6, 9)], [span(2, 7)]) == [span(2, 4), span(6, 7)]
+
+
+def test_a_build_file_that_cannot_be_written_says_so_and_keeps_the_table(con: DuckDBPyConnection) -> None:
+    load_orders(con, "'a', '2025-11-11', 1")
+    con.execute("ALTER TABLE raw._loads DROP COLUMN rows_duplicate")
+    with pytest.raises(BuildError, match=r"raw\.orders: could not be written: .* Check free disk space"):
+        load_orders(con, "'b', '2025-11-11', 1")
+    assert con.execute("SELECT order_id FROM raw.orders").fetchall() == [("a",)]
