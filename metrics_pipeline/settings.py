@@ -171,4 +171,4 @@ def write_installation(home: Path, installation: Installation) -> None:
     part = path.with_suffix(".part")
     with part.open("w", encoding="utf-8") as stream:
         YAML().dump(installation.model_dump(mode="json"), stream)
-    os.replace(part, path)
+    part.replace(path)

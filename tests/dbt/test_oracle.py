@@ -21,9 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("small_shop")]
 
 TOLERANCE = 1e-7
 CATALOGUE = Catalogue.read(PROJECT_ROOT / "dbt_project")
-MODELS = {
-    measure.name: model for model in CATALOGUE.definitions.semantic_models for measure in model.measures
-}
+MODELS = {measure.name: model for model in CATALOGUE.definitions.semantic_models for measure in model.measures}
 DEFINITIONS = {definition.id: definition for definition in CATALOGUE.definitions.metrics}
 
 
