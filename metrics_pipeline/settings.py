@@ -46,6 +46,10 @@ class Installation(BaseModel):
     currency: str = "CNY"
     first_day: date | None = None
     """First shop-local day with partitions; `metrics load|demo` take it from the source's coverage."""
+    complete_from: date | None = None
+    """First complete shop day of an extract; None = read from its volumes (docs/sources.md)."""
+    complete_until: date | None = None
+    """Last complete shop day of an extract; None = read from its volumes."""
     seed: int = 20251111
     scale: float = 1.0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date
 from pathlib import Path
 
 from metrics_pipeline.settings import Settings
@@ -15,10 +14,10 @@ _EXTRACTS: dict[str, type[Extract]] = {"olist": OlistSource, "merch_store": Merc
 SOURCE_NAMES = ("simulator", *_EXTRACTS, "files")
 
 
-def open_source(settings: Settings, *, complete_from: date | None = None, complete_until: date | None = None) -> Source:
+def open_source(settings: Settings) -> Source:
     """The source of an installation.
 
-    `complete_from` and `complete_until`, the first and last complete shop day, win over what an extract's volumes say.
+    Its `complete_from` and `complete_until`, where given, win over what an extract's volumes say.
     Raises `SourceError` when the source is unknown, has no `path`, or its files cannot be used.
     """
     installation = settings.installation
@@ -35,6 +34,7 @@ def open_source(settings: Settings, *, complete_from: date | None = None, comple
             f"{settings.home / 'installation.yml'}: source {installation.source} needs `path`, the folder or mapping file to read"
         )
     path = installation.path
+    complete_from, complete_until = installation.complete_from, installation.complete_until
     if installation.source == "files":
         from metrics_pipeline.sources.files import FilesSource
 
