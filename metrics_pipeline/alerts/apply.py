@@ -56,6 +56,7 @@ from metrics_pipeline.store.records import (
 log = logging.getLogger(__name__)
 
 BREACHING = ("yellow", "red")
+NOT_DUE = "not_due"
 HISTORY = "history"
 """Close reason of an episode that was only found later, in a period that was no longer the newest."""
 
@@ -120,7 +121,7 @@ def apply_verdicts(
 
     `cards`: one per rule in the batch (`ValueError` when one is missing). `receivers`: `<channel>[:<address>]`, who is
     told of new alerts. `now`: aware. `newest_due`: the newest period (shop-local start) that is due, for all rules or per
-    rule; default the newest of each rule in the batch; verdicts of older periods are never told as new. `silent`: a
+    rule; default the newest of each rule in the batch that has a verdict other than not_due; verdicts of older periods are never told as new. `silent`: a
     backfill, told to nobody (but the end of what was told before is). `series`: where plots get their points; when it
     fails the notice goes out without a plot.
     """
@@ -204,6 +205,7 @@ def retire_rules(store: Store, active: Collection[str], *, now: datetime) -> App
 
 def _newest_due(batch: Sequence[Verdict], given: Mapping[str, datetime] | datetime | None) -> dict[str, datetime]:
     newest = {verdict.rule: verdict.period_start for verdict in batch}  # the batch is in the order of periods
+    newest |= {verdict.rule: verdict.period_start for verdict in batch if verdict.reason != NOT_DUE}
     if isinstance(given, datetime):
         return dict.fromkeys(newest, given)
     return newest if given is None else {rule: given.get(rule, period) for rule, period in newest.items()}

@@ -162,6 +162,11 @@ def test_only_the_newest_due_period_is_news(store):
     assert said(store) == ["first new"]
 
 
+def test_a_period_that_is_not_due_yet_does_not_make_the_last_one_old(store):
+    tick(store, make_verdict("red", 0), make_verdict("no_data", 1, reason="not_due"))
+    assert said(store) == ["first new"]
+
+
 def test_an_old_period_that_newly_breaches_goes_to_history(store):
     tick(store, *(make_verdict("ok", n) for n in range(5)))
     report = tick(
