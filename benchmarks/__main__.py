@@ -1,0 +1,54 @@
+"""`python -m benchmarks [name …]`: run benchmarks and write their tables into `docs/performance.md`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks import publish, read
+from benchmarks.measure import ROOT, MeasureError
+from benchmarks.table import Benchmark, write_section
+
+BENCHMARKS: tuple[Benchmark, ...] = (publish.BENCHMARK, read.BENCHMARK)
+"""In the order of the document. A new benchmark is a module with a `BENCHMARK`, listed here."""
+
+DOCUMENT = ROOT / "docs" / "performance.md"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the named benchmarks (default: all); returns the exit code."""
+    known = {benchmark.name: benchmark for benchmark in BENCHMARKS}
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="name", help=f"which ones: {', '.join(known)} (default: all)")
+    parser.add_argument("--repeat", type=int, default=3, help="repetitions of each case; the least counts (default: 3)")
+    parser.add_argument("--dry-run", action="store_true", help="print the tables, leave docs/performance.md alone")
+    parser.add_argument(
+        "--folder", type=Path, help="where to put the data, on a disk with some GB (default: temporary)"
+    )
+    options = parser.parse_args(arguments)
+    if unknown := [name for name in options.names if name not in known]:
+        parser.error(f"unknown benchmark {', '.join(unknown)}; known: {', '.join(known)}")
+    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, DuckDB {version('duckdb')}"
+    for benchmark in [known[name] for name in options.names] or BENCHMARKS:
+        with tempfile.TemporaryDirectory(prefix=f"benchmark-{benchmark.name}-", dir=options.folder) as folder:
+            try:
+                table = benchmark.run(Path(folder), options.repeat)
+            except MeasureError as error:
+                print(f"{benchmark.name}: {error}", file=sys.stderr)
+                return 1
+        print(f"{benchmark.title}\n\n{table.markdown()}\n\n{table.reading}\n")
+        if not options.dry_run:
+            repeat = "" if options.repeat == 3 else f" --repeat {options.repeat}"
+            write_section(
+                DOCUMENT, benchmark, table, machine=machine, command=f"python -m benchmarks {benchmark.name}{repeat}"
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
