@@ -20,7 +20,6 @@ from metrics_pipeline.orchestration.resources import Project, process_environmen
 from metrics_pipeline.warehouse.transform import dbt_arguments, dbt_environment
 from metrics_pipeline.warehouse.window import Window
 
-HOURLY_SELECT = "path:models/hourly path:models/cubes/*_hourly.sql"
 HOURLY_SUFFIX = "_hourly"
 RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 _STALE_WARNING = 0.8
@@ -137,13 +136,14 @@ def _layer(props: Mapping[str, Any]) -> str:
 def build_dbt_assets(project: Project) -> list[dg.AssetsDefinition]:
     """The daily asset definition (everything but the hourly tables) and the hourly one."""
     manifest = project.manifest_path
+    hourly_models = _hourly_models(validate_manifest(manifest))
     translator = PyramidTranslator(project.catalogue)
     daily = daily_partitions(project.settings)
     hourly = hourly_partitions(project.settings)
 
     @dbt_assets(
         manifest=manifest,
-        exclude=HOURLY_SELECT,
+        exclude=hourly_models,
         name="dbt_daily",
         dagster_dbt_translator=translator,
         partitions_def=daily,
@@ -152,12 +152,12 @@ def build_dbt_assets(project: Project) -> list[dg.AssetsDefinition]:
         pool=WRITER_POOL,
     )
     def dbt_daily(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
-        window = project.window(window_of(context.partition_key_range))
+        window = project.window(window_of(context.partition_key_range, context.run.tags))
         yield from _build(context, dbt, project, translator, window, everything=not context.is_subset)
 
     @dbt_assets(
         manifest=manifest,
-        select=HOURLY_SELECT,
+        select=hourly_models,
         name="dbt_hourly",
         dagster_dbt_translator=translator,
         partitions_def=hourly,
@@ -166,9 +166,25 @@ def build_dbt_assets(project: Project) -> list[dg.AssetsDefinition]:
         pool=WRITER_POOL,
     )
     def dbt_hourly(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
-        yield from _build(context, dbt, project, translator, window_of(context.partition_key_range), everything=False)
+        yield from _build(
+            context,
+            dbt,
+            project,
+            translator,
+            window_of(context.partition_key_range, context.run.tags),
+            everything=False,
+        )
 
     return [dbt_daily, dbt_hourly]
+
+
+def _hourly_models(manifest: Mapping[str, Any]) -> str:
+    """A dbt selection of the hourly metrics and the cubes they are made of, model by model."""
+    return " ".join(
+        f"fqn:{node['name']}"
+        for node in manifest["nodes"].values()
+        if node["resource_type"] == "model" and node["name"].endswith(HOURLY_SUFFIX)
+    )
 
 
 def _build(

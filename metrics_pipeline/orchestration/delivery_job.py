@@ -39,7 +39,7 @@ def build_delivery_job(settings: Settings) -> dg.JobDefinition:
                 now=datetime.now(UTC),
                 wording=wording_from(settings),
                 limit=LIMIT,
-                backoff=Backoff(jitter=random.random),  # noqa: S311 - spreads retries, protects nothing
+                backoff=Backoff(jitter=random.random),
             )
         finally:
             store.close()

@@ -7,12 +7,13 @@ here: what the jobs are. A run takes 5 s less this way than through the daemon a
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date
 
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun, JobDefinition
 from dagster._core.definitions.job_base import InMemoryJob
@@ -109,7 +110,9 @@ def _create_run(
     tags: Mapping[str, str],
     config: Mapping[str, object],
 ) -> DagsterRun:
-    plan = create_execution_plan(InMemoryJob(job), run_config=config, instance_ref=instance.get_ref() if instance.is_persistent else None)
+    plan = create_execution_plan(
+        InMemoryJob(job), run_config=config, instance_ref=instance.get_ref() if instance.is_persistent else None
+    )
     return instance.create_run_for_job(
         job_def=job,
         execution_plan=plan,
@@ -154,9 +157,7 @@ def _note(
         case DagsterEventType.ASSET_CHECK_EVALUATION:
             evaluation = event.asset_check_evaluation_data
             if not evaluation.passed:
-                checks.append(
-                    (evaluation.asset_key.to_user_string(), evaluation.check_name, evaluation.severity.value)
-                )
+                checks.append((evaluation.asset_key.to_user_string(), evaluation.check_name, evaluation.severity.value))
 
 
 def failure_text(event: DagsterEvent) -> str:
@@ -184,16 +185,26 @@ def _tell(event: DagsterEvent, progress: Progress) -> None:
 
 @contextmanager
 def _quiet_output() -> Iterator[None]:
-    """Dagster's own log lines are in the run's page; on the terminal they would bury the command's output."""
+    """Keep the log lines of the run, and of its child processes, off the terminal: they are on the run's page.
+
+    File descriptors, not `sys.stdout`, because Dagster copies a step's output on that level.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    saved = [os.dup(1), os.dup(2)]
+    silent = os.open(os.devnull, os.O_WRONLY)
     logger = logging.getLogger("dagster")
     former = logger.level
-    logger.setLevel(logging.CRITICAL)
     try:
+        logger.setLevel(logging.CRITICAL)
+        os.dup2(silent, 1)
+        os.dup2(silent, 2)
         yield
     finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os.dup2(saved[0], 1)
+        os.dup2(saved[1], 2)
+        for descriptor in (*saved, silent):
+            os.close(descriptor)
         logger.setLevel(former)
-
-
-def newest_day(until: datetime) -> date:
-    """The last whole day before a shop-local moment."""
-    return (until - timedelta(days=1)).date() if until.time() == datetime.min.time() else until.date() - timedelta(days=1)

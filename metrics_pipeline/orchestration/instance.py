@@ -62,7 +62,7 @@ def write_dagster_yaml(settings: Settings) -> Path:
     part = path.with_suffix(f".{os.getpid()}.part")
     with part.open("w", encoding="utf-8") as stream:
         YAML().dump(dagster_config(settings), stream)
-    os.replace(part, path)
+    part.replace(path)
     return path
 
 

@@ -6,12 +6,13 @@ what the verdicts do (`alerts`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, time, timedelta
+from datetime import datetime, time, timedelta
 
 import pyarrow.compute as pc
-from dagster import AssetKey
+from dagster import AssetKey, PartitionKeyRange
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -22,7 +23,7 @@ from metrics_pipeline.alerts.notice import Point, RuleCard, Series, SeriesKey
 from metrics_pipeline.alerts.state import Policy
 from metrics_pipeline.detection.promotions import load_promotions, markets_of
 from metrics_pipeline.library.catalogue import Metric
-from metrics_pipeline.orchestration.partitions import day_of
+from metrics_pipeline.orchestration.partitions import window_of
 from metrics_pipeline.orchestration.resources import Project
 from metrics_pipeline.rules.evaluate import Evaluations, evaluate
 from metrics_pipeline.rules.model import Rule
@@ -60,9 +61,9 @@ class Judgement:
 def asked_window(tags: Mapping[str, str], published: Published) -> Window:
     """The days a run was started for; without partitions the last day of the published window."""
     if (key := tags.get(PARTITION_NAME_TAG)) is not None:
-        return Window(day_of(key), day_of(key) + timedelta(days=1))
+        return window_of(PartitionKeyRange(key, key), tags)
     if (first := tags.get(ASSET_PARTITION_RANGE_START_TAG)) is not None:
-        return Window(day_of(first), day_of(tags[ASSET_PARTITION_RANGE_END_TAG]) + timedelta(days=1))
+        return window_of(PartitionKeyRange(first, tags[ASSET_PARTITION_RANGE_END_TAG]), tags)
     until = published.manifest.window.until
     return Window(until - timedelta(days=1), until)
 
@@ -130,7 +131,6 @@ def cards(project: Project) -> dict[str, RuleCard]:
 
 def _card(project: Project, rule: Rule) -> RuleCard:
     metric = metric_of(project, rule)
-    unit = project.settings.installation.currency if metric.unit == "currency" else metric.unit
     annotations = {
         name: str(value) for name, value in rule.annotations.model_dump(exclude_none=True).items() if value is not None
     }
@@ -139,14 +139,16 @@ def _card(project: Project, rule: Rule) -> RuleCard:
         metric=metric.id,
         name_zh=metric.name_zh,
         name_en=metric.name_en,
-        unit=unit,
+        unit=metric.unit,
+        currency=project.settings.installation.currency,
         why=rule.why,
+        why_zh=rule.why_zh,
         owner=rule.owner,
         expression=str(rule.expr),
         yellow_if=str(rule.yellow_if or ""),
         red_if=str(rule.red_if or ""),
         labels=dict(rule.labels),
-        annotations={**annotations, "why_zh": rule.why_zh},
+        annotations=annotations,
         asset_key=tuple(asset_key_of(project, rule).path),
         policy=Policy(hold=rule.hold),
     )
@@ -159,7 +161,12 @@ def series_of(judgement: Judgement, keys: Sequence[SeriesKey]) -> dict[SeriesKey
         days = PLOT_DAYS if key.grain == "day" else PLOT_HOURS // 24
         start = (key.until - timedelta(days=days)).date()
         frame = judgement.published.series(
-            key.metric, key.dimension, key.member, key.grain, start, _after(key.until, key.grain)
+            key.metric,
+            dimension=key.dimension,
+            member=key.member,
+            grain=key.grain,
+            start=start,
+            until=_after(key.until, key.grain),
         )
         verdicts = _verdicts_of(judgement, key)
         points = tuple(
@@ -184,11 +191,11 @@ def _verdicts_of(
         (pc.field("rule") == key.rule) & (pc.field("member") == key.member) & (pc.field("dimension") == key.dimension)
     )
     columns = ("period_start", "lower", "upper", "yellow_bound", "red_bound")
-    return {row[columns[0]]: tuple(row[name] for name in columns[1:]) for row in table.select(columns).to_pylist()}  # type: ignore[misc]
+    return {row[columns[0]]: tuple(row[name] for name in columns[1:]) for row in table.select(columns).to_pylist()}
 
 
 def _number(value: float | None) -> float | None:
-    return None if value is None or value != value else float(value)
+    return None if value is None or math.isnan(value) else float(value)
 
 
 def rules_by_asset(project: Project, rules: Iterable[Rule]) -> dict[AssetKey, list[Rule]]:
@@ -197,8 +204,3 @@ def rules_by_asset(project: Project, rules: Iterable[Rule]) -> dict[AssetKey, li
     for rule in rules:
         found.setdefault(asset_key_of(project, rule), []).append(rule)
     return found
-
-
-def last_day(window: Window) -> date:
-    """The day a window ends with."""
-    return window.until - timedelta(days=1)

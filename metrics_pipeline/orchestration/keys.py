@@ -18,6 +18,8 @@ DELIVER = "deliver_messages"
 
 SILENT_TAG = "metrics/silent"
 """On a run whose alerts are told to nobody: a backfill."""
+FROM_TAG = "metrics/from"
+"""First day of a run that rebuilds more than its partition: a backfill is one run on its last day."""
 ALERTS_SENSOR = "alerts_written"
 
 

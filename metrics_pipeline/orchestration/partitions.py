@@ -5,10 +5,12 @@ Here: partition key ↔ day, hour, window, UTC span. Not here: which assets are 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 
 from dagster import DailyPartitionsDefinition, HourlyPartitionsDefinition, PartitionKeyRange
 
+from metrics_pipeline.orchestration.keys import FROM_TAG
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.sources.source import Span
 from metrics_pipeline.warehouse.window import Window
@@ -45,22 +47,30 @@ def day_of(key: str) -> date:
     return date.fromisoformat(key[:10])
 
 
-def window_of(keys: PartitionKeyRange) -> Window:
-    """The whole days that a range of daily or hourly partitions meets."""
-    return Window(day_of(keys.start), day_of(keys.end) + timedelta(days=1))
+def window_of(keys: PartitionKeyRange, tags: Mapping[str, str]) -> Window:
+    """The whole days that a run is for: its range of daily or hourly partitions, and the days from its `FROM_TAG`."""
+    start = day_of(keys.start)
+    if (first := tags.get(FROM_TAG)) is not None:
+        start = min(start, day_of(first))
+    return Window(start, day_of(keys.end) + timedelta(days=1))
+
+
+def last_day(window: Window) -> date:
+    """The day a window ends with."""
+    return window.until - timedelta(days=1)
 
 
 def day_span(window: Window, settings: Settings) -> Span:
     """Shop-local days as a UTC span."""
-    return Span(_utc(datetime.combine(window.start, time()), settings), _utc(datetime.combine(window.until, time()), settings))
+    return Span(
+        _utc(datetime.combine(window.start, time()), settings), _utc(datetime.combine(window.until, time()), settings)
+    )
 
 
 def hour_span(keys: PartitionKeyRange, settings: Settings) -> Span:
     """A range of hourly partitions as a UTC span."""
     last = datetime.strptime(keys.end, HOUR_FORMAT)
-    return Span(
-        _utc(datetime.strptime(keys.start, HOUR_FORMAT), settings), _utc(last, settings) + timedelta(hours=1)
-    )
+    return Span(_utc(datetime.strptime(keys.start, HOUR_FORMAT), settings), _utc(last, settings) + timedelta(hours=1))
 
 
 def yesterday(settings: Settings, now: datetime) -> date:

@@ -6,6 +6,7 @@ Here: the parts put together. Not here: any of them.
 from __future__ import annotations
 
 import dagster as dg
+from dagster._utils.warnings import disable_dagster_warnings
 
 from metrics_pipeline.orchestration.alert_assets import build_outbox_asset
 from metrics_pipeline.orchestration.dbt_assets import build_dbt_assets
@@ -20,6 +21,11 @@ from metrics_pipeline.settings import load_settings
 
 def build_pipeline_definitions(project: Project) -> dg.Definitions:
     """The definitions of the heavy location for one installation."""
+    with disable_dagster_warnings():  # "beta" on parameters that the pinned version has
+        return _definitions(project)
+
+
+def _definitions(project: Project) -> dg.Definitions:
     assets = [
         *build_raw_assets(project),
         *build_dbt_assets(project),
@@ -47,5 +53,3 @@ def build_pipeline_definitions(project: Project) -> dg.Definitions:
 def pipeline() -> dg.Definitions:
     """What `workspace.yaml` loads."""
     return build_pipeline_definitions(Project.open(load_settings()))
-
-

@@ -21,7 +21,6 @@ from metrics_pipeline.warehouse.publish import MetricTables, publish
 from metrics_pipeline.warehouse.window import Window
 
 
-
 def build_publish_assets(project: Project) -> list[dg.AssetsDefinition]:
     """The two publish assets; both make a version of the same published directory."""
     metrics = project.catalogue.metrics.values()
@@ -39,7 +38,9 @@ def build_publish_assets(project: Project) -> list[dg.AssetsDefinition]:
         kinds={"duckdb", "parquet"},
     )
     def metric_values(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-        return _publish(project, project.window(window_of(context.partition_key_range)), context.run_id)
+        return _publish(
+            project, project.window(window_of(context.partition_key_range, context.run.tags)), context.run_id
+        )
 
     @dg.asset(
         key=PUBLISHED_HOURLY_KEY,
@@ -54,7 +55,7 @@ def build_publish_assets(project: Project) -> list[dg.AssetsDefinition]:
         kinds={"duckdb", "parquet"},
     )
     def hourly_values(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-        return _publish(project, window_of(context.partition_key_range), context.run_id)
+        return _publish(project, window_of(context.partition_key_range, context.run.tags), context.run_id)
 
     return [metric_values, hourly_values]
 
@@ -63,9 +64,7 @@ def _publish(project: Project, window: Window, run_id: str) -> dg.MaterializeRes
     settings = project.settings
     with connect_build(settings.build_path) as con:
         tables = metric_tables(project, covered_until(con), window, read_current(settings.published_dir))
-        version = publish(
-            con, settings.published_dir, tables=tables, window=window, run_id=run_id, now=project.now()
-        )
+        version = publish(con, settings.published_dir, tables=tables, window=window, run_id=run_id, now=project.now())
     return _result(version, window)
 
 
@@ -77,9 +76,7 @@ def metric_tables(
     found = {}
     for metric in project.catalogue.metrics.values():
         if metric.absent is not None:
-            state = MetricState(
-                metric.version, absent_en=metric.absent.reason_en, absent_zh=metric.absent.reason_zh
-            )
+            state = MetricState(metric.version, absent_en=metric.absent.reason_en, absent_zh=metric.absent.reason_zh)
             found[metric.id] = MetricTables((), state)
             continue
         before = former.metrics[metric.id].complete_until if former and metric.id in former.metrics else None

@@ -16,6 +16,7 @@ from metrics_pipeline.orchestration.partitions import (
     day_span,
     hour_span,
     hourly_partitions,
+    last_day,
     window_of,
 )
 from metrics_pipeline.orchestration.resources import Project
@@ -69,7 +70,9 @@ def build_raw_assets(project: Project) -> list[dg.AssetsDefinition]:
         warm_up()
         selected = context.selected_asset_keys
         names = [table.name for table in tables if raw_key(table.name) in selected]
-        asked = day_span(window_of(context.partition_key_range), project.settings)
+        window = window_of(context.partition_key_range, context.run.tags)
+        project.advance(last_day(window))
+        asked = day_span(window, project.settings)
         span = Span(project.load_start(asked.start, names), asked.until)
         report = load_span(project, names, span)
         verdicts = _verdicts(project, names, span)

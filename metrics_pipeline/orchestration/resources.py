@@ -17,6 +17,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
+from dagster import Definitions
 from dagster_dbt import DbtCliResource
 from packaging.version import Version as PackageVersion
 from packaging.version import parse
@@ -24,8 +25,9 @@ from packaging.version import parse
 from metrics_pipeline.library.catalogue import Catalogue
 from metrics_pipeline.rules.load import RuleSet, load_rules
 from metrics_pipeline.settings import Settings
+from metrics_pipeline.sources.contract import load_contract
 from metrics_pipeline.sources.registry import open_source
-from metrics_pipeline.sources.source import Source
+from metrics_pipeline.sources.source import Source, SourceError
 from metrics_pipeline.warehouse.build import connect_build
 from metrics_pipeline.warehouse.extent import covered_until
 from metrics_pipeline.warehouse.load import oldest_touched_day
@@ -54,6 +56,8 @@ class Project:
     """The clock, aware."""
     judgements: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
     """The verdicts of the run in progress, so that checks and alerts do not judge again (`judging.judge`)."""
+    definitions: dict[str, Definitions] = field(default_factory=dict, compare=False, repr=False)
+    """Built once per process (`operations`)."""
 
     @classmethod
     def open(cls, settings: Settings, now: Callable[[], datetime] = utc_now) -> Project:
@@ -68,6 +72,39 @@ class Project:
             manifest_path=ensure_manifest(settings),
             now=now,
         )
+
+    def advance(self, day: date) -> None:
+        """Make the simulated shop live on to `day`; other sources deliver by themselves."""
+        settings = self.settings
+        if settings.installation.source != "simulator" or settings.installation.path is not None:
+            return
+        from metrics_pipeline.sources.simulator.run import read_manifest, simulate
+
+        known = read_manifest(settings.source_dir)
+        if known is not None and known.until < day < self.now().astimezone(settings.zone).date():
+            simulate(settings.source_dir, seed=known.seed, scale=known.scale, days=known.days, until=day)
+
+    def newest_day(self) -> date:
+        """The newest whole day this source can give: the last covered one, at most yesterday.
+
+        Raises `SourceError` when the source covers no day.
+        """
+        settings = self.settings
+        yesterday = self.now().astimezone(settings.zone).date() - timedelta(days=1)
+        if settings.installation.source == "simulator" and settings.installation.path is None:
+            return yesterday
+        ends = [span.until for table in load_contract().table_names for span in self.source.coverage(table)]
+        if not ends:
+            raise SourceError(f"source {self.source.info.name} covers no day; check its path in installation.yml")
+        local = max(ends).replace(tzinfo=UTC).astimezone(settings.zone)
+        return min(yesterday, local.date() - timedelta(days=1))
+
+    def oldest_day(self) -> date:
+        """The first day this source covers. Raises `SourceError` when it covers none."""
+        starts = [span.start for table in load_contract().table_names for span in self.source.coverage(table)]
+        if not starts:
+            raise SourceError(f"source {self.source.info.name} covers no day; check its path in installation.yml")
+        return min(starts).replace(tzinfo=UTC).astimezone(self.settings.zone).date()
 
     def load_start(self, start: datetime, tables: Sequence[str]) -> datetime:
         """Where loading has to begin (naive UTC) so that no hole is left behind what is loaded already."""
@@ -111,7 +148,7 @@ class PreparedDbt(DbtCliResource):
     def _cli_version(self) -> PackageVersion:
         return parse(installed_version("dbt-core"))
 
-    def _initialize_dbt_core_adapter(self, args: Sequence[str]) -> None:
+    def _initialize_dbt_core_adapter(self, args: Sequence[str]) -> Any:
         return None
 
 

@@ -6,6 +6,7 @@ follows from a breach (`alert_assets`). A rule check never blocks: a breached me
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -84,15 +85,12 @@ def build_rule_checks(project: Project) -> list[dg.AssetChecksDefinition]:
         run = context.run
         judgement = judge(project, run.tags, run_id=run.run_id)
         newest = {grain: judgement.newest(grain) for grain in {rule.grain for rule in rules}}
-        summaries = {
-            (grain, summary.rule): summary for grain, found in newest.items() for summary in found.summary()
-        }
+        summaries = {(grain, summary.rule): summary for grain, found in newest.items() for summary in found.summary()}
         for key in sorted(context.selected_asset_check_keys, key=lambda one: (one.asset_key.path, one.name)):
             group = grouped[key]
             shown = max(group, key=lambda rule: _rank(summaries[rule.grain, rule.id]))
-            yield _result(
-                project, key, shown, group, summaries[shown.grain, shown.id], newest[shown.grain], judgement
-            )
+            found = _Found(project, shown, group, summaries[shown.grain, shown.id], newest[shown.grain], judgement)
+            yield _result(key, found)
 
     return [rule_checks]
 
@@ -132,15 +130,22 @@ def _rank(summary: RuleSummary) -> tuple[int, int]:
     return order.get(summary.tier, 0), summary.red + summary.yellow
 
 
-def _result(
-    project: Project,
-    key: dg.AssetCheckKey,
-    rule: Rule,
-    group: Sequence[Rule],
-    summary: RuleSummary,
-    newest: Evaluations,
-    judgement: Judgement,
-) -> dg.AssetCheckResult:
+@dataclass(frozen=True)
+class _Found:
+    """What one check shows: its worst rule, and what the run says of it."""
+
+    project: Project
+    rule: Rule
+    group: Sequence[Rule]
+    """All rules the check stands for."""
+    summary: RuleSummary
+    newest: Evaluations
+    """Verdicts of the newest period only."""
+    judgement: Judgement
+
+
+def _result(key: dg.AssetCheckKey, found: _Found) -> dg.AssetCheckResult:
+    rule, summary = found.rule, found.summary
     tier = summary.tier
     if key.name == "rules_yellow" and tier == "red":
         tier = "yellow"
@@ -153,7 +158,7 @@ def _result(
         passed=tier in ("ok", "unknown") and not is_error,
         severity=dg.AssetCheckSeverity.ERROR if tier == "red" else dg.AssetCheckSeverity.WARN,
         description=_sentence(rule, summary, tier),
-        metadata=_metadata(project, rule, group, summary, newest, judgement),
+        metadata=_metadata(found),
     )
 
 
@@ -175,14 +180,9 @@ def _sentence(rule: Rule, summary: RuleSummary, tier: str) -> str:
             return f"ok: {summary.evaluated} slices"
 
 
-def _metadata(
-    project: Project,
-    rule: Rule,
-    group: Sequence[Rule],
-    summary: RuleSummary,
-    newest: Evaluations,
-    judgement: Judgement,
-) -> dict[str, Any]:
+def _metadata(found: _Found) -> dict[str, Any]:
+    project, rule, group, summary = found.project, found.rule, found.group, found.summary
+    newest, judgement = found.newest, found.judgement
     metric = metric_of(project, rule)
     is_hidden = metric.sensitivity == CONFIDENTIAL
     breached = summary.yellow + summary.red
@@ -220,7 +220,8 @@ def _worst_table(project: Project, rule: Rule, newest: Evaluations, *, is_hidden
     key = asset_key_of(project, rule)
     link = f"{project.settings.ui_url}/assets/{'/'.join(key.path)}?view=checks&checkDetail={rule.id}"
     records = []
-    for row in newest.worst(rule.id, WORST_SLICES).to_dict("records"):
+    worst = newest.worst(rule.id, WORST_SLICES)
+    for row in worst[worst["tier"].isin(BREACHES)].to_dict("records"):
         records.append(
             dg.TableRecord(
                 {
@@ -246,7 +247,7 @@ def _worst_table(project: Project, rule: Rule, newest: Evaluations, *, is_hidden
 
 def _plain(value: Any) -> float | str:
     """A number of four significant decimals, or nothing: tables take no null."""
-    if value is None or value != value:
+    if value is None or math.isnan(value):
         return ""
     return round(float(value), 6)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from metrics_pipeline.orchestration.jobs import HOURLY, NIGHTLY
+from metrics_pipeline.orchestration.keys import HOURLY, NIGHTLY
 from metrics_pipeline.orchestration.partitions import DAY_FORMAT, HOUR_FORMAT
 from metrics_pipeline.settings import Settings
 

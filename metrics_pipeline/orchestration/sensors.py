@@ -9,7 +9,6 @@ from typing import Any
 
 import dagster as dg
 
-from metrics_pipeline.orchestration.alarms import clear_alarm, raise_alarm
 from metrics_pipeline.orchestration.keys import ALERTS_SENSOR, DELIVER, OUTBOX_KEY, delivery_run_key
 from metrics_pipeline.settings import Settings
 
@@ -55,6 +54,8 @@ def build_sensors(settings: Settings, deliver: dg.JobDefinition) -> list[Any]:
         run = context.dagster_run
         if run.job_name == DELIVER:
             return  # its messages stay in the outbox and are retried; an alarm would wait behind them
+        from metrics_pipeline.orchestration.alarms import raise_alarm
+
         raise_alarm(
             settings,
             job=run.job_name,
@@ -74,6 +75,8 @@ def build_sensors(settings: Settings, deliver: dg.JobDefinition) -> list[Any]:
     def pipeline_recovered(context: dg.RunStatusSensorContext) -> None:
         run = context.dagster_run
         if run.job_name != DELIVER:
+            from metrics_pipeline.orchestration.alarms import clear_alarm
+
             clear_alarm(settings, job=run.job_name, run_id=run.run_id, now=datetime.now(UTC))
 
     return [alerts_written, pipeline_failed, pipeline_recovered]

@@ -1,0 +1,902 @@
+"""The command line: every verb is one call into the packages below, and its answer as a table or as JSON.
+
+Exit codes: 0 all is well · 1 a problem was found or something failed · 2 wrong usage. Nothing heavy is imported before
+a verb needs it, so that `metrics --help` answers at once. Results go to standard output, progress to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from metrics_pipeline.settings import PROJECT_ROOT, Settings, SettingsError, load_settings, write_installation
+
+if TYPE_CHECKING:
+    from metrics_pipeline.orchestration.operations import NightReport
+    from metrics_pipeline.sources.source import Source
+
+PROBLEM = 1
+USAGE = 2
+LAST_WORDS = {"red": "bold red", "yellow": "yellow", "ok": "green"}
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Metric alerting for e-commerce: a governed metric pyramid, judged every night.",
+    epilog="Start with: [bold]metrics demo[/bold]",
+)
+rules_app = typer.Typer(no_args_is_help=True, help="Alert rules: check them, try them on history.")
+alerts_app = typer.Typer(invoke_without_command=True, help="Alerts: what fires, what happened, what was sent.")
+app.add_typer(rules_app, name="rules")
+app.add_typer(alerts_app, name="alerts")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+DayOption = Annotated[str | None, typer.Option("--day", metavar="YYYY-MM-DD", help="Default: the newest whole day.")]
+FromOption = Annotated[str | None, typer.Option("--from", metavar="YYYY-MM-DD", help="First day.")]
+ToOption = Annotated[str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="Last day, inclusive.")]
+
+
+# -- start ---------------------------------------------------------------------------------------------------------
+
+
+@app.command(
+    epilog="Examples: [bold]metrics demo[/bold] · [bold]metrics demo --no-ui --scale 0.2[/bold] · "
+    "[bold]METRICS_HOME=/tmp/shop metrics demo[/bold]"
+)
+def demo(
+    days: Annotated[int, typer.Option(min=40, max=3000, help="Days of history, the last one is yesterday.")] = 400,
+    scale: Annotated[float, typer.Option(help="1 is about 1,250 orders a day.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same shop.")] = 20251111,
+    ui: Annotated[bool, typer.Option("--ui/--no-ui", help="Open the Dagster UI afterwards.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Simulate a shop, run last night's job, show what fired and where each message went."""
+    began = time.perf_counter()
+    settings = load_settings()
+    _not_over_another(settings, "simulator")
+    yesterday = datetime.now(settings.zone).date() - timedelta(days=1)
+    first = yesterday - timedelta(days=days - 1)
+    installation = settings.installation.model_copy(
+        update={"source": "simulator", "path": None, "seed": seed, "scale": scale, "first_day": first}
+    )
+    write_installation(settings.home, installation)
+    settings = load_settings()
+    times: dict[str, float] = {}
+    with _steps("Simulating a shop") as (tell, total):
+        with _timed(times, "simulate"):
+            from metrics_pipeline.sources.simulator import simulate
+
+            simulate(
+                settings.source_dir,
+                seed=seed,
+                scale=scale,
+                days=days,
+                until=yesterday,
+                progress=lambda stage, share: total(share, f"Simulating a shop: {stage}"),
+            )
+        tell("Opening the project")
+        with _timed(times, "open"):
+            from metrics_pipeline.orchestration.instance import open_instance
+            from metrics_pipeline.orchestration.operations import run_backfill, run_nightly
+            from metrics_pipeline.orchestration.resources import Project
+
+            project = Project.open(settings)
+        with open_instance(settings) as instance:
+            with _timed(times, "history"):
+                history = run_backfill(
+                    settings,
+                    first,
+                    yesterday - timedelta(days=1),
+                    instance,
+                    project=project,
+                    progress=_telling(tell, f"{days - 1} days of history"),
+                )
+            night = None
+            if history.success:
+                with _timed(times, "night"):
+                    night = run_nightly(
+                        settings, yesterday, instance, project=project, progress=_telling(tell, "last night")
+                    )
+    times["total"] = time.perf_counter() - began
+    report = night or history
+    _print_night(settings, report, as_json=as_json, times=times)
+    if not report.success:
+        raise typer.Exit(PROBLEM)
+    if ui and not as_json:
+        _serve(settings, 3000)
+
+
+@app.command(
+    epilog="Examples: [bold]metrics load olist data/olist[/bold] · [bold]metrics load files shop/mapping.yml "
+    "--timezone Europe/Berlin[/bold]"
+)
+def load(
+    source: Annotated[str, typer.Argument(help="simulator, olist, merch_store, files, or auto to look at the path.")],
+    path: Annotated[Path | None, typer.Argument(help="Folder or mapping file that the source reads.")] = None,
+    timezone: Annotated[str | None, typer.Option(help="The shop's time zone; default: the source's own.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Point the installation at a source and load everything it covers into the raw tables."""
+    from metrics_pipeline.sources.contract import load_contract
+    from metrics_pipeline.sources.registry import detect, open_source
+    from metrics_pipeline.sources.source import Span
+    from metrics_pipeline.warehouse.load import load as load_raw
+
+    settings = load_settings()
+    if source == "auto":
+        if path is None:
+            _usage("`auto` needs a path to look at: metrics load auto PATH")
+        source = detect(path)
+    _not_over_another(settings, source)
+    installation = settings.installation.model_copy(
+        update={"source": source, "path": path.resolve() if path is not None else None}
+    )
+    chosen = settings.model_copy(update={"installation": installation})
+    opened = open_source(chosen)
+    zone = timezone or opened.info.timezone
+    installation = installation.model_copy(update={"timezone": zone, "currency": opened.info.currency})
+    names = load_contract().table_names
+    spans = [span for name in names for span in opened.coverage(name)]
+    if not spans:
+        _fail(f"source {source} covers no day; is {path or chosen.source_dir} the right folder?")
+    span = Span(min(one.start for one in spans), max(one.until for one in spans))
+    chosen = chosen.model_copy(update={"installation": installation})
+    first = span.start.replace(tzinfo=UTC).astimezone(chosen.zone).date()
+    write_installation(
+        settings.home, type(installation).model_validate({**installation.model_dump(), "first_day": first})
+    )
+    settings = load_settings()
+    with _steps("Loading") as (_, total):
+        report = load_raw(
+            settings.build_path,
+            opened,
+            names,
+            span,
+            now=datetime.now(UTC),
+            timezone=zone,
+            progress=lambda table, _batch, number, count: total(
+                (names.index(table) + number / max(count, 1)) / len(names), f"Loading {table}"
+            ),
+        )
+    rows = [
+        {
+            "table": one.table,
+            "accepted": one.rows_accepted,
+            "unchanged": one.rows_unchanged,
+            "quarantined": one.rows_quarantined,
+            "from": _local(one.coverage[0].start, settings) if one.coverage else None,
+            "until": _local(one.coverage[-1].until, settings) if one.coverage else None,
+            "note": _absence(opened, one.table),
+        }
+        for one in report.tables
+    ]
+    if as_json:
+        _json({"source": source, "timezone": zone, "tables": rows})
+        return
+    _table(f"Source {source}, time zone {zone}", rows, numbers=("accepted", "unchanged", "quarantined"))
+    _say(f"Next: [bold]metrics backfill[/bold] builds every metric from {first} on.")
+
+
+# -- runs ----------------------------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Examples: [bold]metrics nightly[/bold] · [bold]metrics nightly --day 2026-11-11[/bold]")
+def nightly(day: DayOption = None, as_json: JsonOption = False) -> None:
+    """Run last night's job: load, rebuild, publish, judge every rule, deliver the messages."""
+    chosen = _day(day, "--day")
+    settings = load_settings()
+    with _steps("Opening the project") as (tell, _):
+        from metrics_pipeline.orchestration.operations import run_nightly
+
+        report = run_nightly(settings, chosen, progress=_telling(tell, "nightly"))
+    _print_night(settings, report, as_json=as_json)
+    if not report.success:
+        raise typer.Exit(PROBLEM)
+
+
+@app.command(
+    epilog="Examples: [bold]metrics backfill[/bold] · [bold]metrics backfill --from 2026-10-01 --to 2026-10-31[/bold]"
+)
+def backfill(first: FromOption = None, last: ToOption = None, as_json: JsonOption = False) -> None:
+    """Rebuild a stretch of days in one run, told to nobody. Default: everything the source covers."""
+    start, end = _day(first, "--from"), _day(last, "--to")
+    settings = load_settings()
+    with _steps("Opening the project") as (tell, _):
+        from metrics_pipeline.orchestration.operations import run_backfill
+        from metrics_pipeline.orchestration.resources import Project
+
+        project = Project.open(settings)
+        start, end = start or project.oldest_day(), end or project.newest_day()
+        if end < start:
+            _usage(f"the days end ({end}) before they begin ({start}); give --from a day not after --to")
+        report = run_backfill(settings, start, end, project=project, progress=_telling(tell, "backfill"))
+    _print_night(settings, report, as_json=as_json)
+    if not report.success:
+        raise typer.Exit(PROBLEM)
+
+
+@app.command(epilog="Example: [bold]metrics ui --port 3001[/bold]")
+def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 3000) -> None:
+    """Serve the Dagster UI with its daemon (schedules, sensors) until interrupted."""
+    _serve(load_settings(), port)
+
+
+@app.command(epilog="Example: [bold]metrics compile --check[/bold]")
+def compile(
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit 1 when a file is stale.")] = False,
+) -> None:
+    """Write the dbt models that follow from the metric definitions."""
+    from metrics_pipeline.library.catalogue import Catalogue
+    from metrics_pipeline.library.compile import stale_files, write_files
+
+    settings = load_settings()
+    catalogue = Catalogue.read(settings.dbt_project_dir)
+    paths = stale_files(catalogue) if check else write_files(catalogue)
+    for path in paths:
+        typer.echo(path.relative_to(settings.dbt_project_dir))
+    if check and paths:
+        _fail(f"{len(paths)} generated files do not follow from the definitions; run `metrics compile` and commit")
+
+
+# -- values --------------------------------------------------------------------------------------------------------
+
+
+@app.command(
+    epilog="Examples: [bold]metrics value gmv[/bold] · [bold]metrics value refund_rate --by region --from 2026-11-01[/bold]"
+    " · [bold]metrics value gmv --as-of 2026-11-20T08:00[/bold]"
+)
+def value(  # noqa: PLR0917 - options of a command
+    metric: Annotated[str, typer.Argument(help="Metric id, e.g. gmv.")],
+    by: Annotated[str, typer.Option("--by", help="Dimension, or a pair such as 'region|channel'.")] = "all",
+    member: Annotated[str | None, typer.Option(help="One member of the dimension; default: all of them.")] = None,
+    grain: Annotated[str, typer.Option(help="day or hour")] = "day",
+    first: FromOption = None,
+    last: ToOption = None,
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", metavar="TIME", help="Values as they were known then (shop time).")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show published values of a metric: the last 14 days unless said otherwise."""
+    from metrics_pipeline.library.catalogue import Catalogue
+    from metrics_pipeline.warehouse.read import Published
+
+    settings = load_settings()
+    start, end, known_at = _day(first, "--from"), _day(last, "--to"), _moment(as_of, settings)
+    published = Published.open(settings.published_dir)
+    library = Catalogue.read(settings.dbt_project_dir).metrics
+    if metric not in library:
+        _usage(f"there is no metric {metric!r}{_nearest(metric, library)}")
+    entry = library[metric]
+    slices = entry.hour_slices if grain == "hour" else entry.slices
+    if by not in slices:
+        _usage(f"{metric} has no {grain} values by {by!r}; it has: {', '.join(slices) or 'none'}")
+    state = published.metrics.get(metric)
+    if state is not None and state.is_absent:
+        _fail(f"{metric} is absent: {state.absent_en}")
+    until = (
+        end + timedelta(days=1) if end else (state.complete_until.date() if state and state.complete_until else None)
+    )
+    if start is None and until is not None:
+        start = until - timedelta(days=14)
+    frame = published.series(
+        metric,
+        dimension=by,
+        member=member or ("all" if by == "all" else None),
+        grain=grain,
+        start=start,
+        until=until,
+        as_of=known_at,
+    )
+    rows = [
+        {
+            "period": f"{row.period_start:%Y-%m-%d}" if grain == "day" else f"{row.period_start:%Y-%m-%d %H:%M}",
+            **({} if by == "all" else {by: row.member}),
+            "value": _float(row.value),
+            **(
+                {}
+                if _float(row.denominator) is None
+                else {"numerator": _float(row.numerator), "denominator": _float(row.denominator)}
+            ),
+            "definition": row.definition_version,
+        }
+        for row in frame.itertuples()
+    ]
+    if as_json:
+        _json({"metric": metric, "unit": entry.unit, "by": by, "version": published.version, "values": rows})
+        return
+    title = f"{entry.name_zh} {entry.name_en} ({entry.unit}) — {entry.formula}"
+    _table(title, rows, numbers=("value", "numerator", "denominator"))
+    if not rows:
+        _say("No values in these days; `metrics doctor` says how far the published version reaches.")
+
+
+# -- rules ---------------------------------------------------------------------------------------------------------
+
+
+@rules_app.command(
+    "lint", epilog="Examples: [bold]metrics rules lint[/bold] · [bold]metrics rules lint my_rules/[/bold]"
+)
+def rules_lint(
+    directory: Annotated[Path | None, typer.Argument(help="Folder of rule files; default: the installation's.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every rule file; print all problems at once."""
+    from metrics_pipeline.library.catalogue import Catalogue
+    from metrics_pipeline.rules.load import load_rules
+
+    settings = load_settings()
+    folder = (directory or settings.rules_dir).resolve()
+    found = load_rules(folder, Catalogue.read(settings.dbt_project_dir))
+    if as_json:
+        _json(
+            {
+                "rules": [rule.id for rule in found.rules],
+                "problems": [
+                    {
+                        "file": str(one.file),
+                        "line": one.line,
+                        "rule": one.rule,
+                        "message": one.message,
+                        "mend": one.mend,
+                    }
+                    for one in found.problems
+                ],
+            }
+        )
+    else:
+        for problem in found.problems:
+            typer.echo(str(problem))
+        typer.echo(f"{len(found.rules)} rules, {len(found.problems)} problems in {folder}")
+    if found.problems:
+        raise typer.Exit(PROBLEM)
+
+
+@rules_app.command("schema", epilog="Example: [bold]metrics rules schema > rules.schema.json[/bold]")
+def rules_schema() -> None:
+    """Print the JSON Schema of a rule file, for editors."""
+    from metrics_pipeline.rules.model import rule_schema
+
+    _json(rule_schema())
+
+
+@rules_app.command(
+    "replay",
+    epilog="Examples: [bold]metrics rules replay --from 2026-06-01 --to 2026-11-20[/bold] · "
+    "[bold]metrics rules replay --from 2026-01-01 --to 2026-11-20 --rule gmv_drop --labels labels.jsonl[/bold]",
+)
+def rules_replay(
+    first: Annotated[str, typer.Option("--from", metavar="YYYY-MM-DD", help="First day.")],
+    last: Annotated[str, typer.Option("--to", metavar="YYYY-MM-DD", help="Last day, inclusive.")],
+    rule: Annotated[list[str] | None, typer.Option("--rule", help="Only this rule; may be given again.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Known incidents (JSON Lines), to score precision and recall.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run rules over published history: when would they have fired, how often, how well."""
+    from metrics_pipeline.detection.promotions import load_promotions, markets_of
+    from metrics_pipeline.library.catalogue import Catalogue
+    from metrics_pipeline.rules.load import load_rules
+    from metrics_pipeline.rules.replay import read_labels, replay
+    from metrics_pipeline.warehouse.read import Published
+
+    settings = load_settings()
+    start, end = _day(first, "--from"), _day(last, "--to")
+    assert start is not None
+    assert end is not None
+    if end < start:
+        _usage(f"the days end ({end}) before they begin ({start})")
+    ruleset = load_rules(settings.rules_dir, Catalogue.read(settings.dbt_project_dir))
+    known = {one.id: one for one in ruleset.rules}
+    for name in rule or ():
+        if name not in known:
+            _usage(f"there is no rule {name!r}{_nearest(name, known)}")
+    chosen = [known[name] for name in rule] if rule else list(ruleset.rules)
+    published = Published.open(settings.published_dir)
+    with _steps(f"Replaying {len(chosen)} rules"):
+        result = replay(
+            published,
+            chosen,
+            start,
+            end + timedelta(days=1),
+            promotions=load_promotions(
+                settings.dbt_project_dir / "seeds" / "promotion_calendar.csv",
+                markets_of(settings.installation.timezone),
+            ),
+            labels=read_labels(labels) if labels else (),
+        )
+    rows = [
+        {
+            "rule": one.rule,
+            "judged": one.judged,
+            "yellow": one.yellow,
+            "red": one.red,
+            "episodes": one.episodes,
+            "per week": round(one.firings_per_week, 2),
+            "worst": f"{one.worst.member} {one.worst.worst_period:%Y-%m-%d}" if one.worst else "",
+        }
+        for one in result.rules
+    ]
+    scores = [
+        {
+            "by": one.by,
+            "name": one.name,
+            "incidents": one.incidents,
+            "found": one.found,
+            "recall": _share(one.recall),
+            "episodes": one.episodes,
+            "precision": _share(one.precision),
+            "delay days": one.median_delay_days,
+        }
+        for one in result.scores
+    ]
+    if as_json:
+        _json(
+            {
+                "rules": rows,
+                "scores": scores,
+                "messages_per_day": result.median_messages_per_day,
+                "errors": dict(result.errors),
+            }
+        )
+        return
+    _table(
+        f"{start} to {end}, median {result.median_messages_per_day:g} messages a day",
+        rows,
+        numbers=("judged", "yellow", "red", "episodes", "per week"),
+    )
+    if scores:
+        _table(
+            "Against the labels",
+            scores,
+            numbers=("incidents", "found", "recall", "episodes", "precision", "delay days"),
+        )
+    for name, error in result.errors.items():
+        typer.echo(f"{name}: {error}", err=True)
+    if result.errors:
+        raise typer.Exit(PROBLEM)
+
+
+# -- alerts --------------------------------------------------------------------------------------------------------
+
+
+@alerts_app.callback()
+def alerts(context: typer.Context) -> None:
+    """Alerts: what fires, what happened, what was sent. Without a verb: list."""
+    if context.invoked_subcommand is None:
+        alerts_list(as_json=False)
+
+
+@alerts_app.command("list", epilog="Example: [bold]metrics alerts list --json[/bold]")
+def alerts_list(
+    rule: Annotated[str | None, typer.Option(help="Only of this rule.")] = None, as_json: JsonOption = False
+) -> None:
+    """What fires now, red first."""
+    from metrics_pipeline.alerts.listing import current_alerts
+
+    with _store() as store:
+        found = current_alerts(store, rule=rule)
+    if as_json:
+        _json([one.as_json() for one in found])
+        return
+    _table("Firing now", [_alert_row(one) for one in found], numbers=("value",))
+
+
+@alerts_app.command("history", epilog="Example: [bold]metrics alerts history --rule refund_rate_surge[/bold]")
+def alerts_history(
+    rule: Annotated[str | None, typer.Option(help="Only of this rule.")] = None,
+    limit: Annotated[int, typer.Option(min=1)] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """Changes of state, the newest first."""
+    from metrics_pipeline.alerts.listing import alert_history
+
+    with _store() as store:
+        found = alert_history(store, rule=rule, limit=limit)
+    if as_json:
+        _json([one.as_json() for one in found])
+        return
+    _table(
+        "Changes of state",
+        [
+            {
+                "period": f"{one.period:%Y-%m-%d %H:%M}",
+                "alert": one.instance,
+                "from": f"{one.from_state} {one.from_tier}".removesuffix(" none"),
+                "to": f"{one.to_state} {one.to_tier}".removesuffix(" none"),
+                "reason": one.reason,
+            }
+            for one in found
+        ],
+    )
+
+
+@alerts_app.command("messages", epilog="Example: [bold]metrics alerts messages --rule gmv_drop[/bold]")
+def alerts_messages(
+    rule: Annotated[str | None, typer.Option(help="Only of this rule.")] = None,
+    limit: Annotated[int, typer.Option(min=1)] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """Notifications and how their delivery stands, the newest first."""
+    from metrics_pipeline.alerts.listing import notifications
+
+    with _store() as store:
+        found = notifications(store, rule=rule, limit=limit)
+    if as_json:
+        _json([one.as_json() for one in found])
+        return
+    _table("Messages", [_message_row(one) for one in found])
+
+
+# -- doctor --------------------------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example: [bold]metrics doctor --json[/bold]")
+def doctor(as_json: JsonOption = False) -> None:
+    """Check the installation: versions, folders, locks, source, store, published values, mail."""
+    from metrics_pipeline.orchestration.doctor import examine
+
+    findings = examine(load_settings())
+    if as_json:
+        _json([{"check": one.check, "status": one.status, "detail": one.detail, "mend": one.mend} for one in findings])
+    else:
+        styles = {"ok": "green", "note": "yellow", "problem": "bold red"}
+        table = Table(pad_edge=False, box=None)
+        for head in ("check", "", "detail"):
+            table.add_column(head, overflow="fold", style="dim" if head == "check" else None)
+        for one in findings:
+            detail = one.detail if not one.mend else f"{one.detail} → {one.mend}"
+            table.add_row(one.check, Text(one.status, style=styles[one.status]), Text(detail))
+        _console().print(table)
+    if any(one.status == "problem" for one in findings):
+        raise typer.Exit(PROBLEM)
+
+
+# -- output --------------------------------------------------------------------------------------------------------
+
+
+def _console() -> Console:
+    width = (
+        None
+        if sys.stdout.isatty()
+        else max(80, min(120, int(os.get_terminal_size(0).columns) if _has_terminal() else 110))
+    )
+    return Console(width=width, highlight=False, soft_wrap=False)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.get_terminal_size(0)
+    except OSError:
+        return False
+    return True
+
+
+def _say(text: str) -> None:
+    _console().print(text)
+
+
+def _json(data: Any) -> None:
+    typer.echo(json.dumps(data, ensure_ascii=False, indent=2, default=str))
+
+
+def _table(title: str, rows: Sequence[Mapping[str, Any]], *, numbers: Iterable[str] = ()) -> None:
+    if not rows:
+        _say(f"{title}: nothing.")
+        return
+    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False, box=None)
+    shown = [name for name in rows[0] if any(row.get(name) not in (None, "") for row in rows)]
+    right = set(numbers)
+    for name in shown:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold", header_style="dim")
+    for row in rows:
+        table.add_row(*(Text(_shown(row.get(name)), style=LAST_WORDS.get(str(row.get(name)), "")) for name in shown))
+    _console().print(table)
+
+
+def _shown(item: Any) -> str:
+    if item is None:
+        return ""
+    if isinstance(item, bool):
+        return str(item).lower()
+    if isinstance(item, int):
+        return f"{item:,}"
+    if isinstance(item, float):
+        return f"{item:,.0f}" if abs(item) >= 1000 else f"{item:.4g}"
+    return str(item)
+
+
+@contextmanager
+def _steps(title: str) -> Iterator[tuple[Callable[[str], None], Callable[[float, str], None]]]:
+    """A progress line on standard error: `tell` names the step, `total` sets the share done."""
+    # A descriptor of its own: runs silence 1 and 2 while they execute.
+    with os.fdopen(os.dup(2), "w") as stream:
+        console = Console(file=stream, force_terminal=None)
+        with Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        ) as progress:
+            task = progress.add_task(title, total=None)
+            yield (
+                lambda text: progress.update(task, description=text, total=None),
+                lambda share, text: progress.update(task, description=text, total=1.0, completed=share),
+            )
+
+
+_STEP_NAMES = {
+    "raw_tables": "loading and checking raw tables",
+    "dbt_daily": "building the metrics (dbt)",
+    "published__metric_values": "publishing",
+    "rules__evaluations": "judging the rules",
+    "rule_checks": "recording the checks",
+    "alerts__outbox": "alert states and messages",
+    "deliver": "delivering",
+}
+
+
+def _telling(tell: Callable[[str], None], title: str) -> Callable[[str, str], None]:
+    def progress(step: str, word: str) -> None:
+        if word == "started":
+            tell(f"{title}: {_STEP_NAMES.get(step, step)}")
+
+    return progress
+
+
+@contextmanager
+def _timed(times: dict[str, float], name: str) -> Iterator[None]:
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        times[name] = time.perf_counter() - began
+
+
+def _print_night(
+    settings: Settings, report: NightReport, *, as_json: bool, times: Mapping[str, float] | None = None
+) -> None:
+    from metrics_pipeline.alerts.listing import current_alerts, notifications
+
+    with _store(settings) as store:
+        firing = current_alerts(store)
+        sent = notifications(store, limit=500)
+    keys = _deliveries(report)
+    messages = [one for one in sent if one.sent_at is not None and keys] if report.delivery else []
+    recent = [one for one in messages if (datetime.now(UTC) - one.created_at) < timedelta(minutes=30)]
+    if as_json:
+        _json(
+            {
+                "day": report.day,
+                "run_id": report.run.run_id,
+                "success": report.success,
+                "failures": report.run.failures,
+                "seconds": {**dict(report.run.step_seconds), **dict(times or {})},
+                "failed_checks": [
+                    {"asset": asset, "check": check, "severity": severity}
+                    for asset, check, severity in report.run.failed_checks
+                ],
+                "firing": [one.as_json() for one in firing],
+                "messages": [one.as_json() for one in recent],
+            }
+        )
+        return
+    for failure in (*report.run.failures, *(report.delivery.failures if report.delivery else ())):
+        typer.echo(f"failed: {failure}", err=True)
+    if not report.run.success:
+        typer.echo(f"The run {report.run.run_id} failed; start it again when it is mended: nothing is lost.", err=True)
+        return
+    if report.delivery is not None:
+        _table(f"What fires after the night of {report.day}", [_alert_row(one) for one in firing], numbers=("value",))
+        _table("Messages of this night", [_message_row(one) for one in recent])
+    else:
+        published = report.run.metadata.get("published/metric_values", {})
+        _say(
+            f"Built up to {report.day}: {_shown(published.get('values'))} values of {published.get('metrics')} metrics, "
+            f"published as {published.get('version')}. {len(firing)} alerts are open; nobody was told."
+        )
+    steps = dict(times) if times else dict(report.run.step_seconds)
+    _say("Seconds: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in steps.items()))
+
+
+def _deliveries(report: NightReport) -> bool:
+    return report.delivery is not None
+
+
+def _alert_row(one: Any) -> dict[str, Any]:
+    return {
+        "tier": one.tier,
+        "rule": one.rule,
+        "slice": "total" if one.dimension == "all" else f"{one.dimension}={one.member}",
+        "since": f"{one.since_period:%Y-%m-%d}" if one.since_period else "",
+        "value": one.value,
+        "expected": one.baseline,
+        "state": one.state,
+    }
+
+
+def _message_row(one: Any) -> dict[str, Any]:
+    return {
+        "tier": one.tier,
+        "rule": one.rule,
+        "why": one.reason,
+        "to": one.receiver,
+        "state": one.state,
+        "where": _relative(one.answer or ""),
+    }
+
+
+def _relative(text: str) -> str:
+    here = str(Path.cwd()) + os.sep
+    return text.removeprefix(here)
+
+
+# -- input ---------------------------------------------------------------------------------------------------------
+
+
+def _day(text: str | None, option: str) -> date | None:
+    if text is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        _usage(f"{option} {text!r} is not a day; write it as 2026-11-11")
+
+
+def _moment(text: str | None, settings: Settings) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        _usage(f"--as-of {text!r} is not a time; write it as 2026-11-11T08:00")
+    return moment if moment.tzinfo else moment.replace(tzinfo=settings.zone)
+
+
+def _float(item: Any) -> float | None:
+    return None if item is None or math.isnan(item) else float(item)
+
+
+def _share(item: float | None) -> float | None:
+    return None if item is None else round(item, 3)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, list(known), n=3)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _local(moment: datetime, settings: Settings) -> str:
+    return f"{moment.replace(tzinfo=UTC).astimezone(settings.zone):%Y-%m-%d}"
+
+
+def _absence(source: Source, table: str) -> str:
+    absence = source.info.absent.get(table)
+    return absence.reason_en if absence else ""
+
+
+def _not_over_another(settings: Settings, source: str) -> None:
+    """A home belongs to one source: its build file would mix two shops."""
+    if (settings.home / "installation.yml").exists() and settings.build_path.exists():
+        former = settings.installation.source
+        if former != source:
+            _fail(
+                f"{settings.home} already holds source {former}; choose another folder with METRICS_HOME, "
+                "or remove this one"
+            )
+
+
+@contextmanager
+def _store(settings: Settings | None = None) -> Iterator[Any]:
+    from metrics_pipeline.store import open_store
+
+    store = open_store(settings or load_settings())
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _usage(message: str) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(USAGE)
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(PROBLEM)
+
+
+def _serve(settings: Settings, port: int) -> None:
+    """`dagster dev` in the foreground until interrupted."""
+    from metrics_pipeline.orchestration.instance import dagster_environment, write_dagster_yaml
+
+    write_dagster_yaml(settings)
+    _say(f"Dagster UI: [bold]http://127.0.0.1:{port}[/bold] (Ctrl-C ends it)")
+    command = [
+        str(Path(sys.executable).with_name("dagster")),
+        "dev",
+        "-w",
+        str(PROJECT_ROOT / "workspace.yaml"),
+        "-p",
+        str(port),
+    ]
+    environment = {**os.environ, **dagster_environment(settings)}
+    process = subprocess.Popen(command, env=environment, cwd=PROJECT_ROOT)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        code = process.wait()
+    if code not in (0, -2, 130):
+        raise typer.Exit(PROBLEM)
+
+
+def _known_problems() -> tuple[type[Exception], ...]:
+    """Errors whose message says what was expected and what to do; anything else is a defect and shows itself."""
+    from metrics_pipeline.library.definitions import DefinitionError
+    from metrics_pipeline.sources.source import SourceError
+    from metrics_pipeline.store import StoreError
+    from metrics_pipeline.warehouse.build import BuildError
+    from metrics_pipeline.warehouse.publish import PublishError
+    from metrics_pipeline.warehouse.read import NotPublished, UnknownMetric
+    from metrics_pipeline.warehouse.transform import DbtError
+
+    return (
+        SettingsError,
+        DefinitionError,
+        SourceError,
+        StoreError,
+        BuildError,
+        PublishError,
+        NotPublished,
+        UnknownMetric,
+        DbtError,
+    )
+
+
+def main() -> None:
+    """The `metrics` program."""
+    try:
+        app()
+    except SettingsError as error:
+        typer.echo(str(error), err=True)
+        raise SystemExit(PROBLEM) from None
+    except Exception as error:
+        if isinstance(error, _known_problems()) or _is_known_input(error):
+            typer.echo(str(error), err=True)
+            raise SystemExit(PROBLEM) from None
+        raise
+
+
+def _is_known_input(error: Exception) -> bool:
+    from metrics_pipeline.detection.promotions import CalendarError
+    from metrics_pipeline.rules.replay import LabelError
+    from metrics_pipeline.sources.contract import ContractError
+
+    return isinstance(error, CalendarError | LabelError | ContractError)
+
+
+if __name__ == "__main__":
+    main()
