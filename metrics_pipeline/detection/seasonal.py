@@ -10,9 +10,8 @@ Scale, in the metric's unit, is the larger of
   by 1/n of the same weekdays for what the index itself does not know, and
 - a noise floor: Poisson for counts, binomial for shares, 1/√denominator for averages such as order value, one event
   in any case, plus the uncertainty of the expectation; so a small slice is quiet, and
-- 3 % of the expectation, of a share above one half 3 % of its complement: the rule for a history that never moves
-  (its median residual is 0).
-On a promotion day the scale is at least `widening` × the expectation (`promotions.py`).
+- 3 % of the expectation: the rule for a history that never moves (its median residual is 0). On a promotion day
+  `widening` (`promotions.py`) takes the place of the 3 %. Of a share above one half both are taken of its complement.
 
 Method: seasonal median/MAD (Leys et al., 2013, for MAD against standard deviation) on multiplicatively level-adjusted
 values; the floor is the variance of the count models themselves. Residuals are within-sample for the index and
@@ -131,16 +130,15 @@ band_expected AS (
         l.level * coalesce(f.lift, i.slot_index) AS expected,
         s.is_whole, s.is_share,
         greatest(
-            {RELATIVE_FLOOR} * CASE
+            1.4826 * s.median_residual * (1 + 1.0 / i.history),
+            CASE
+                WHEN t.promotions = 'ordinary' THEN {RELATIVE_FLOOR}
+                WHEN f.lift IS NOT NULL THEN {LAST_EVENT_SPREAD}
+                ELSE coalesce(e.widening, {RELATIVE_FLOOR})
+            END * CASE
                 WHEN t.is_ratio AND s.is_share
                     THEN greatest(least(1, 1 / nullif(l.level * coalesce(f.lift, i.slot_index), 0) - 1), 0)
                 ELSE 1
-            END,
-            1.4826 * s.median_residual * (1 + 1.0 / i.history),
-            CASE
-                WHEN t.promotions = 'ordinary' THEN 0
-                WHEN f.lift IS NOT NULL THEN {LAST_EVENT_SPREAD}
-                ELSE coalesce(e.widening, 0)
             END
         ) AS relative_spread,
         1 / (l.events + 1) + 1 / (i.events + 1) AS event_uncertainty,
@@ -165,7 +163,7 @@ band_judged AS (
             relative_spread * expected,
             CASE
                 WHEN is_ratio AND is_share
-                    THEN sqrt(d * expected * greatest(1 - expected, 0) + 1 + power(d * expected, 2) * event_uncertainty) / d
+                    THEN sqrt(expected * greatest(1 - expected, 0) * (1 / d + exposure_uncertainty) + 1 / (d * d))
                 WHEN is_ratio THEN expected * sqrt(1 / d + exposure_uncertainty)
                 WHEN is_whole THEN sqrt(expected + 1 + power(expected, 2) * event_uncertainty)
                 ELSE 0

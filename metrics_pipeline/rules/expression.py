@@ -122,8 +122,10 @@ class Threshold:
             case "down":
                 strict = self.operator == ">" or trigger.operator == "<"
                 return self.side == "up" and (self.low > trigger.low or (strict and self.low == trigger.low))
-            case _:
+            case "both":
                 return self.side == "within" and self.low >= trigger.low and self.high <= trigger.high
+            case "within":
+                return False
 
 
 def parse_expression(text: str) -> Expression:

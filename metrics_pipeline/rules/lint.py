@@ -140,7 +140,10 @@ def _thresholds_trigger(rule: Rule) -> Iterator[Finding]:
             )
 
 
-def _reachable(rule: Rule) -> Iterator[Finding]:
+def _reachable(rule: Rule, metric: MetricInfo) -> Iterator[Finding]:
+    """Counts and shares are never below 0; money, scores and returns may be."""
+    if metric.unit in ("currency", "score") or (metric.unit == "ratio" and not _is_share(metric)):
+        return
     for key, threshold in (("yellow_if", rule.yellow_if), ("red_if", rule.red_if)):
         if threshold is None:
             continue
@@ -194,8 +197,7 @@ def _zero_has_no_baseline(rule: Rule) -> Iterator[Finding]:
 
 
 def _share_bounds(rule: Rule, metric: MetricInfo) -> Iterator[Finding]:
-    """By the style of the library a `_rate` or `_share` is a ratio between 0 and 1."""
-    if rule.expr.family != "value" or metric.unit != "ratio" or not metric.id.endswith(("_rate", "_share")):
+    if rule.expr.family != "value" or not _is_share(metric):
         return
     for key, threshold in (("yellow_if", rule.yellow_if), ("red_if", rule.red_if)):
         if threshold is not None and _above_all(threshold):
@@ -206,6 +208,11 @@ def _share_bounds(rule: Rule, metric: MetricInfo) -> Iterator[Finding]:
             )
 
 
+def _is_share(metric: MetricInfo) -> bool:
+    """By the style of the library a `_rate` or `_share` is a ratio between 0 and 1."""
+    return metric.unit == "ratio" and metric.id.endswith(("_rate", "_share"))
+
+
 def _above_all(threshold: Threshold) -> bool:
     return (threshold.operator == ">" and threshold.high >= 1) or (threshold.operator == ">=" and threshold.high > 1)
 
@@ -214,7 +221,6 @@ _CHECKS: tuple[Callable[[Rule], Iterator[Finding]], ...] = (
     _red_beyond_yellow,
     _recovery_inside,
     _thresholds_trigger,
-    _reachable,
     _enough_history,
     _lag_fits_grain,
     _change_has_baseline,
@@ -224,4 +230,5 @@ _METRIC_CHECKS: tuple[Callable[[Rule, MetricInfo], Iterator[Finding]], ...] = (
     _dimension_is_known,
     _grain_is_known,
     _share_bounds,
+    _reachable,
 )

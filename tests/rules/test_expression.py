@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metrics_pipeline.rules.expression import (
+    Expression,
+    ExpressionError,
+    Threshold,
+    parse_expression,
+    parse_threshold,
+)
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False, width=64)
+
+
+@st.composite
+def expressions(draw):
+    match draw(st.sampled_from(["value", "change", "quantile", "band"])):
+        case "value":
+            return Expression("value")
+        case "change":
+            hours = draw(st.one_of(st.integers(1, 999), st.integers(1, 999).map(lambda days: days * 24)))
+            return Expression("change", lag_hours=hours, over=draw(st.integers(1, 26)))
+        case "quantile":
+            probability = draw(st.floats(0, 1, exclude_min=True, exclude_max=True))
+            return Expression("quantile", window_days=draw(st.integers(1, 9999)), probability=probability)
+        case _:
+            width = draw(st.none() | st.floats(0, 1e9, exclude_min=True))
+            promotions = draw(st.sampled_from(["widen", "last_event", "ordinary"]))
+            return Expression("band", weeks=draw(st.integers(1, 52)), width=width, promotions=promotions)
+
+
+@st.composite
+def thresholds(draw):
+    operator = draw(st.sampled_from([">", ">=", "<", "<=", "outside", "inside"]))
+    low = draw(NUMBERS)
+    if operator in ("outside", "inside"):
+        return Threshold(operator, low, draw(st.floats(low, allow_infinity=False, exclude_min=True)))
+    return Threshold(operator, low, low)
+
+
+@given(expressions())
+def test_an_expression_reads_back_as_it_prints(expression):
+    assert parse_expression(str(expression)) == expression
+
+
+@given(thresholds())
+def test_a_threshold_reads_back_as_it_prints(threshold):
+    try:
+        assert parse_threshold(str(threshold)) == threshold
+    except ExpressionError:
+        assert threshold.high == threshold.low  # an empty range does not print as one
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_read_or_refused_with_a_reason(text):
+    for parse in (parse_expression, parse_threshold):
+        with suppress(ExpressionError):
+            assert str(parse(text))
+
+
+@given(thresholds(), thresholds(), NUMBERS)
+def test_beyond_means_that_one_region_holds_the_other(inner, outer, observed):
+    if inner.beyond(outer) and inner.holds(observed):
+        assert outer.holds(observed)
+
+
+@given(thresholds(), thresholds(), NUMBERS)
+def test_recovery_and_trigger_never_hold_together(recovery, trigger, observed):
+    if recovery.recovers(trigger):
+        assert not (recovery.holds(observed) and trigger.holds(observed))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("value", Expression("value")),
+        ("pct_change(1w)", Expression("change", lag_hours=168)),
+        ("pct_change(7d, over=4)", Expression("change", lag_hours=168, over=4)),
+        ("quantile(90d,0.99)", Expression("quantile", window_days=90, probability=0.99)),
+        ("band(seasonal)", Expression("band", weeks=8)),
+        ("band(seasonal, weeks=6, k=5)", Expression("band", weeks=6, width=5.0)),
+        ("band(seasonal, promotions=last_event)", Expression("band", weeks=8, promotions="last_event")),
+    ],
+)
+def test_expressions(text, expected):
+    assert parse_expression(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("median(3d)", "'median' is not known"),
+        ("pct_change()", "give one distance"),
+        ("pct_change(7)", "'7' is not a duration"),
+        ("pct_change(7d, weeks=2)", "'weeks' is not a parameter"),
+        ("quantile(90d, 99)", "between 0 and 1"),
+        ("quantile(90h, 0.9)", "in days"),
+        ("band(weekly)", "band(seasonal)"),
+        ("band(seasonal, weeks=0)", "weeks is a whole number"),
+        ("band(seasonal, weeks=8, weeks=9)", "given twice"),
+        ("band(seasonal, promotions=never)", "widen, last_event or ordinary"),
+        ("value(3)", "'3' is not a parameter"),
+        ("", "not an expression"),
+    ],
+)
+def test_what_is_wrong_with_an_expression_is_said(text, part):
+    with pytest.raises(ExpressionError, match=part.replace("(", r"\(").replace(")", r"\)")):
+        parse_expression(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("> 8%", "never percent"),
+        ("8", "not a threshold"),
+        ("outside 0", "above 0"),
+        ("outside 5..3", "below the second"),
+        ("> 3..4", "outside"),
+        ("> 1e999", "too large"),
+    ],
+)
+def test_what_is_wrong_with_a_threshold_is_said(text, part):
+    with pytest.raises(ExpressionError, match=part):
+        parse_threshold(text)
