@@ -681,9 +681,8 @@ def _print_night(
     with _store(settings) as store:
         firing = current_alerts(store)
         sent = notifications(store, limit=500)
-    keys = _deliveries(report)
-    messages = [one for one in sent if one.sent_at is not None and keys] if report.delivery else []
-    recent = [one for one in messages if (datetime.now(UTC) - one.created_at) < timedelta(minutes=30)]
+    began = report.run.started_at
+    recent = [one for one in sent if report.delivery and one.sent_at is not None and one.sent_at >= began]
     if as_json:
         _json(
             {
@@ -717,10 +716,6 @@ def _print_night(
         )
     steps = dict(times) if times else dict(report.run.step_seconds)
     _say("Seconds: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in steps.items()))
-
-
-def _deliveries(report: NightReport) -> bool:
-    return report.delivery is not None
 
 
 def _alert_row(one: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
 
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun, JobDefinition
 from dagster._core.definitions.job_base import InMemoryJob
@@ -51,6 +51,7 @@ class RunOutcome:
     job: str
     success: bool
     seconds: float
+    started_at: datetime
     step_seconds: Mapping[str, float] = field(default_factory=dict)
     failures: tuple[str, ...] = ()
     """One text per failed step: what went wrong, without a traceback."""
@@ -71,7 +72,7 @@ def run_in_process(
 ) -> RunOutcome:
     """Execute a job to its end. A failed step is in the outcome, never raised."""
     config = {**(run_config or {}), "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    started = time.perf_counter()
+    started, started_at = time.perf_counter(), datetime.now(UTC)
     run = _create_run(job, instance, location, {**(tags or {}), **process_tag()}, config)
     steps: dict[str, float] = {}
     failures: list[str] = []
@@ -89,6 +90,7 @@ def run_in_process(
         job=job.name,
         success=success,
         seconds=time.perf_counter() - started,
+        started_at=started_at,
         step_seconds=steps,
         failures=tuple(failures),
         metadata=metadata,
