@@ -105,9 +105,6 @@ def test_the_link_of_every_rule_leads_somewhere():
     assert not broken
 
 
-@pytest.mark.xfail(
-    strict=True, reason="rules link to pages by scenario; remove this mark when they link to their runbook"
-)
 def test_every_rule_links_to_its_own_runbook():
     assert {rule.id: rule.annotations.runbook for rule in rules().values()} == {
         rule_id: f"docs/runbooks/{rule_id}.md" for rule_id in rules()

@@ -187,8 +187,7 @@ def test_the_shipped_rules_are_clean():
         assert rule.red_if is not None
         runbook = rule.annotations.runbook
         assert runbook is not None
-        path, _, anchor = runbook.partition("#")
-        assert f"## {anchor}\n" in (PROJECT_ROOT / path).read_text("utf-8"), runbook
+        assert (PROJECT_ROOT / runbook).is_file(), runbook
 
 
 def test_broken_shipped_rules_do_not_hide_the_others(tmp_path):
