@@ -3,6 +3,9 @@
 A function under test takes a `Stopwatch` first and runs what is to be measured inside `with watch:`; what it prepares
 outside is not counted. It may return figures of its own (rows, bytes). A command is measured from start to exit.
 Noise only ever adds, so of several repetitions the least is taken.
+
+The system counts the memory of the starting process as its child's until the child's program is loaded, so whoever
+measures stays small: data is prepared in processes of their own, too.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import duckdb
 
+from benchmarks.measure import Stopwatch, measure_call
 from metrics_pipeline.warehouse.publish import MetricTables
 from metrics_pipeline.warehouse.read import MetricState
 from metrics_pipeline.warehouse.window import Window
@@ -33,9 +34,18 @@ _SLICES = {
 
 
 def write_build_file(path: Path, *, days: int, skus: int) -> int:
-    """Write `days` days up to `LAST_DAY`; returns the number of rows."""
+    """Write `days` days up to `LAST_DAY`, in a process of its own; returns the number of rows."""
+    return int(measure_call("benchmarks.metric_values:written", path=str(path), days=days, skus=skus).figures["rows"])
+
+
+def restate_night(path: Path) -> None:
+    """Change a quarter of the daily values of `NIGHT`, as late data does, in a process of its own."""
+    measure_call("benchmarks.metric_values:restated", path=str(path))
+
+
+def written(_: Stopwatch, path: str, days: int, skus: int) -> dict[str, int]:
+    """The work of `write_build_file`."""
     start = datetime.combine(LAST_DAY - timedelta(days=days - 1), datetime.min.time())
-    path.parent.mkdir(parents=True, exist_ok=True)
     with duckdb.connect(path) as con:
         con.execute("CREATE SCHEMA base; CREATE SCHEMA hourly")
         for number in range(METRICS):
@@ -55,17 +65,17 @@ def write_build_file(path: Path, *, days: int, skus: int) -> int:
             "SELECT sum(estimated_size) FROM duckdb_tables() WHERE schema_name IN ('base', 'hourly')"
         ).fetchone()
     assert row is not None
-    return int(row[0])
+    return {"rows": int(row[0])}
 
 
-def restate(path: Path, window: Window, share: float) -> None:
-    """Change the values of a share of the rows of each metric in a window, as late data does."""
+def restated(_: Stopwatch, path: str) -> None:
+    """The work of `restate_night`."""
     with duckdb.connect(path) as con:
         for number in range(METRICS):
             con.execute(
                 f"UPDATE base.metric_{number:02d} SET numerator = numerator + 1, value = value + 1 "
-                "WHERE period_start >= $1 AND period_start < $2 AND hash(member, period_start) % 1000 < $3",
-                [window.start, window.until, round(share * 1000)],
+                "WHERE period_start >= $1 AND period_start < $2 AND hash(member, period_start) % 4 = 0",
+                [NIGHT.start, NIGHT.until],
             )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Measurement, Stopwatch, measure_call, ratio
-from benchmarks.metric_values import ALL_TIME, LOADED_AT, NIGHT, metric_tables, restate, write_build_file
+from benchmarks.metric_values import ALL_TIME, LOADED_AT, NIGHT, metric_tables, restate_night, write_build_file
 from benchmarks.table import Benchmark, Table, count, seconds
 from metrics_pipeline.warehouse.publish import publish
 
@@ -30,7 +30,7 @@ def run(folder: Path, repeat: int) -> Table:
         again = measure_call("benchmarks.publish:night", repeat=repeat, build=str(build), published=str(published))
         nights = []
         for number in range(1, repeat + 1):
-            restate(build, NIGHT, 0.25)
+            restate_night(build)
             nights.append(
                 measure_call("benchmarks.publish:night", build=str(build), published=str(published), number=number)
             )

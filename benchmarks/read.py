@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Stopwatch, measure_call
-from benchmarks.metric_values import LAST_DAY, LOADED_AT, NIGHT, restate, write_build_file
-from benchmarks.table import Benchmark, Table, count, seconds
+from benchmarks.metric_values import LAST_DAY, LOADED_AT, NIGHT, restate_night, write_build_file
+from benchmarks.table import Benchmark, Table, count, milliseconds
 from metrics_pipeline.warehouse.read import Published
 
 SHORT, LONG = 90, 90 * 16
@@ -32,7 +32,7 @@ def run(folder: Path, repeat: int) -> Table:
         build, published = folder / f"{days}.duckdb", folder / f"published-{days}"
         rows[days] = write_build_file(build, days=days, skus=SKUS)
         measure_call("benchmarks.publish:load", build=str(build), published=str(published))
-        restate(build, NIGHT, 0.25)
+        restate_night(build)
         measure_call("benchmarks.publish:night", build=str(build), published=str(published), number=1)
     lines = []
     for label, case in CASES.items():
@@ -43,14 +43,14 @@ def run(folder: Path, repeat: int) -> Table:
         lines.append(
             (
                 label,
-                seconds(short.cpu_seconds / TIMES),
-                seconds(long.cpu_seconds / TIMES),
-                seconds(long.wall_seconds / TIMES),
+                milliseconds(short.cpu_seconds / TIMES),
+                milliseconds(long.cpu_seconds / TIMES),
+                milliseconds(long.wall_seconds / TIMES),
                 count(long.figures["rows"]),
             )
         )
     return Table(
-        ("reading", f"CPU s, {SHORT} days", f"CPU s, {LONG} days", "wall s", "rows read"),
+        ("reading", f"CPU ms, {SHORT} days", f"CPU ms, {LONG} days", "wall ms", "rows read"),
         lines,
         f"{count(rows[SHORT])} and {count(rows[LONG])} values. Months outside the bounds are not opened, nor are the SKU "
         "files for any other dimension.",

@@ -74,6 +74,11 @@ def seconds(value: float) -> str:
     return f"{value:.1f}" if value >= 1 else f"{value:.2g}" if value >= 0.1 else f"{value:.3f}"
 
 
+def milliseconds(value: float) -> str:
+    """Seconds as milliseconds, e.g. `0.4`, `31`, `120`."""
+    return f"{value * 1000:.0f}" if value >= 0.01 else f"{value * 1000:.1f}"
+
+
 def count(value: float) -> str:
     """A count with its order of magnitude, e.g. `850`, `1.5 M`."""
     for limit, unit in ((1e6, "M"), (1e3, "k")):

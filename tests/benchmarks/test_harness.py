@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.measure import MeasureError, Measurement, Stopwatch, least, measure_call, measure_command, ratio
-from benchmarks.table import Benchmark, Table, count, seconds, write_section
+from benchmarks.table import Benchmark, Table, count, milliseconds, seconds, write_section
 
 BURN = "import time\nwhile time.process_time() < {}: pass"
 
@@ -67,6 +67,7 @@ def test_a_section_is_added_once_and_then_replaced(tmp_path: Path) -> None:
 
 def test_figures_have_two_digits_and_a_unit() -> None:
     assert [seconds(value) for value in (0.0312, 0.314, 4.23, 38.4)] == ["0.031", "0.31", "4.2", "38"]
+    assert [milliseconds(value) for value in (0.0004, 0.0312, 0.12)] == ["0.4", "31", "120"]
     assert [count(value) for value in (850, 12_345, 31_300_000)] == ["850", "12.3 k", "31.3 M"]
 
 
