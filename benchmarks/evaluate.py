@@ -77,15 +77,11 @@ def night(watch: Stopwatch, published: str, case: str) -> dict[str, Any]:
     """Judge the last day and write the evaluations."""
     rules = _rules(case)
     version = Published.open(Path(published))
+    until = LAST_DAY + timedelta(days=1)
+    evaluate(version, rules[:1], LAST_DAY, until, evaluated_at=NOW, run_id="imports")
     with tempfile.TemporaryDirectory() as folder, watch:
         result = evaluate(
-            version,
-            rules,
-            LAST_DAY,
-            LAST_DAY + timedelta(days=1),
-            evaluated_at=NOW,
-            run_id="benchmark",
-            evaluations_dir=Path(folder),
+            version, rules, LAST_DAY, until, evaluated_at=NOW, run_id="benchmark", evaluations_dir=Path(folder)
         )
     return {"pairs": result.rows, "breaches": sum(rule.yellow for rule in result.summary())}
 
@@ -188,6 +184,6 @@ BENCHMARK = Benchmark(
     "evaluate",
     "Judging rules",
     f"{METRICS} metrics in {len(DIMENSIONS)} dimensions and {BY_SKU} of them by {SKUS} SKUs, {DAYS} days of daily values; "
-    "the last day is judged by all rules in one statement, in a fresh process.",
+    "the last day is judged by all rules in one statement, in a process that has judged one rule before (imports).",
     run,
 )

@@ -5,7 +5,7 @@ periods), and `promotions` (the calendar of days that are no baseline). A detect
 
     specs   (spec_no, family, …parameters): what is asked of which metric, dimension and grain
     tested  (spec_no, series_no, period_start, day_no, slot_hour, value, n, d): the values to judge
-    points  (series_no, period_start, day_no, slot_hour, value, n, d, is_event): their history
+    points  (series_no, period_start, grain, day_no, slot_hour, value, n, d, is_event): their history
 
 — and yields `(spec_no, series_no, period_start, baseline, scale)`: the observed number is `(value - baseline) / scale`,
 and a threshold t on it is the bound `baseline + t * scale` in the metric's own unit. `n / d` is the value as events by

@@ -41,7 +41,7 @@ def lookback_days(weeks: int) -> int:
 
 CTES = f"""
 -- band: the level of each week before the tested day; week 0 is the last seven days.
-band_tested AS (
+band_tested AS MATERIALIZED (
     SELECT t.*, s.weeks, s.promotions
     FROM tested AS t
     JOIN specs AS s ON s.spec_no = t.spec_no
@@ -55,15 +55,19 @@ band_days AS (
     JOIN former_events AS e ON e.day_no = t.day_no AND t.promotions = 'last_event'
 ),
 band_daily AS (
+    SELECT series_no, day_no, n, d
+    FROM points
+    WHERE grain = 'day' AND n IS NOT NULL AND NOT is_event
+    UNION ALL
     SELECT series_no, day_no, sum(n) AS n, sum(d) AS d
     FROM points
-    WHERE n IS NOT NULL AND NOT is_event AND series_no IN (SELECT series_no FROM band_tested)
+    WHERE grain = 'hour' AND n IS NOT NULL AND NOT is_event AND series_no IN (SELECT series_no FROM band_tested)
     GROUP BY series_no, day_no
 ),
-band_weeks AS (
+band_weeks AS MATERIALIZED (
     SELECT
         t.spec_no, t.series_no, t.day_no, (t.day_no - h.day_no - 1) // 7 AS week,
-        CASE WHEN median(h.n) >= {THICK} THEN median(h.n / h.d) ELSE sum(h.n) / sum(h.d) END AS level,
+        CASE WHEN avg(h.n) >= {THICK} THEN median(h.n / h.d) ELSE sum(h.n) / sum(h.d) END AS level,
         sum(h.n) AS events, sum(h.d) AS exposure
     FROM band_days AS t
     JOIN band_daily AS h
@@ -80,25 +84,28 @@ band_level AS (
     GROUP BY spec_no, series_no, day_no
 ),
 -- history of the same hour, each value with what the level of the week before it let expect.
-band_history AS (
+band_past AS MATERIALIZED (
     SELECT
-        t.spec_no, t.series_no, t.period_start, (t.day_no - h.day_no) % 7 AS weekday_offset,
-        h.n, h.d, h.d * w.level AS expected
+        t.spec_no, t.series_no, t.period_start, t.day_no, (t.day_no - h.day_no) % 7 AS weekday_offset,
+        (t.day_no - h.day_no - 1) // 7 + 1 AS week_before, h.n, h.d
     FROM band_tested AS t
     JOIN points AS h
         ON h.series_no = t.series_no
         AND h.slot_hour = t.slot_hour
         AND h.day_no BETWEEN t.day_no - 7 * t.weeks AND t.day_no - 1
-    JOIN band_weeks AS w
-        ON w.spec_no = t.spec_no AND w.series_no = t.series_no AND w.day_no = t.day_no
-        AND w.week = (t.day_no - h.day_no - 1) // 7 + 1
     WHERE h.n IS NOT NULL AND NOT h.is_event
 ),
-band_index AS (
+band_history AS MATERIALIZED (
+    SELECT p.spec_no, p.series_no, p.period_start, p.weekday_offset, p.n, p.d, p.d * w.level AS expected
+    FROM band_past AS p
+    JOIN band_weeks AS w
+        ON w.spec_no = p.spec_no AND w.series_no = p.series_no AND w.day_no = p.day_no AND w.week = p.week_before
+),
+band_index AS MATERIALIZED (
     SELECT
         spec_no, series_no, period_start, weekday_offset,
         CASE
-            WHEN median(expected) >= {THICK} THEN median(n / nullif(expected, 0))
+            WHEN avg(expected) >= {THICK} THEN median(n / nullif(expected, 0))
             ELSE (sum(n) + 1) / (sum(expected) + 1)
         END AS slot_index,
         sum(n) AS events, sum(d) AS exposure, count(*) AS history

@@ -231,7 +231,7 @@ class Judging:
         needed = relations(rules, self._published.metrics, self._promotions, span)
         for name, relation in needed.tables.items():
             self._con.register(name, relation)
-        self.sql = statement(self._values(needed), needed.probabilities)
+        self.sql = statement(self._values(needed), needed.families, needed.probabilities)
         self._con.execute(f"CREATE TEMP TABLE {table} AS {self.sql}", {"evaluated_at": self._now})
 
     def _one_by_one(self, table: str, rules: Sequence[Rule], span: Span) -> None:
@@ -262,7 +262,7 @@ class Judging:
         state = self._published.metrics.get(rule.metric)
         self._con.execute(
             f"CREATE TEMP TABLE {table} AS SELECT * REPLACE ('error' AS reason, $hash AS rule_hash, $version AS metric_version) "
-            f"FROM ({statement(f'({EMPTY_VALUES})', ())})",
+            f"FROM ({statement(f'({EMPTY_VALUES})', needed.families)})",
             {
                 "evaluated_at": self._now,
                 "hash": rule.rule_hash,

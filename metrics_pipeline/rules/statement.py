@@ -12,7 +12,7 @@ The same text serves one period of a night and the weeks of a replay.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
@@ -65,6 +65,7 @@ class Relations:
     """The relations of the statement besides the values, and what the statement's text depends on."""
 
     tables: Mapping[str, pa.Table]
+    families: frozenset[str]
     probabilities: tuple[float, ...]
     reads: tuple[Span, ...]
     """Spans of values that are needed, for choosing files."""
@@ -102,15 +103,16 @@ def relations(
         for day, before in former_days(promotions).items()
         if span.start.date() <= day < span.until.date() + timedelta(days=1)
     }
+    keys = _Keys()
     tables = {
-        "rules": _rules(rules, specs, metrics),
-        "specs": _specs(specs),
+        "rules": _rules(rules, specs, metrics, keys),
+        "specs": _specs(specs, keys),
         "change_offsets": _change_offsets(specs),
         "periods": _periods(span),
         "events": _events(promotions),
         "former_events": _former_events(former),
     }
-    wanted = _Wanted(metrics, span)
+    wanted = _Wanted(metrics, span, keys)
     for metric, dimension, grain, expression, sample in specs:
         wanted.want(metric, grain, dimension, max(SEEN_DAYS, _lookback_days(expression)))
         if expression.promotions == "last_event" and expression.family == "band":
@@ -120,26 +122,32 @@ def relations(
     tables["wanted"], reads = wanted.result()
     return Relations(
         tables,
+        frozenset(spec.expression.family for spec in specs),
         tuple(sorted({spec.expression.probability for spec in specs if spec.expression.family == "quantile"})),
         reads,
         frozenset(rule.dimension for rule in rules),
     )
 
 
-def statement(values: str, probabilities: Sequence[float]) -> str:
+def statement(values: str, families: Collection[str], probabilities: Sequence[float] = ()) -> str:
     """The SELECT over all rules × slices × periods.
+
+    `values`: a table expression with the published columns. `families`, `probabilities`: what the rules ask for; a
+    detector that nobody asks is left out of the text. Parameter `$evaluated_at`: shop-local moment.
 
     Columns: `COLUMNS` up to `metric_version`, then `severity`: how far the observed number lies beyond the first
     threshold (below 0 = on the good side); it orders the slices of one rule.
-
-    `values`: a table expression with the published columns. Parameter `$evaluated_at`: shop-local moment.
     """
-    return f"""WITH
-{_POINTS.format(values=values)},
-{change.CTES.strip()},
-{quantile.ctes(probabilities).strip()},
-{seasonal.CTES.strip()},
-{_VERDICTS.strip()}"""
+    detectors = {"change": change.CTES, "quantile": quantile.ctes(probabilities), "band": seasonal.CTES}
+    asked = [family for family in detectors if family in families]
+    judged = "\n    UNION ALL\n".join(f"    SELECT * FROM {family}_judged" for family in asked) or _NOTHING_JUDGED
+    parts = [
+        _POINTS.format(values=values, seen_days=SEEN_DAYS),
+        *(detectors[family] for family in asked),
+        f"judged AS (\n{judged}\n)",
+        _VERDICTS,
+    ]
+    return "WITH\n" + ",\n".join(part.strip() for part in parts)
 
 
 class _Asked(NamedTuple):
@@ -152,6 +160,16 @@ class _Asked(NamedTuple):
     """Without the drawn width of a band, which changes nothing that is computed."""
     sample: tuple[str, float] | None
     """Sample metric and least value: which slices are looked at."""
+
+
+class _Keys:
+    """Numbers for metric × grain × dimension, so that values are joined by a number and not by three texts."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[str, str, str], int] = {}
+
+    def number(self, metric: str, grain: str, dimension: str) -> int:
+        return self._numbers.setdefault((metric, grain, dimension), len(self._numbers))
 
 
 def _asked(rule: Rule) -> _Asked:
@@ -171,7 +189,9 @@ def _lookback_days(expression: Expression) -> int:
             return seasonal.lookback_days(expression.weeks)
 
 
-def _rules(rules: Sequence[Rule], specs: Mapping[_Asked, int], metrics: Mapping[str, MetricState]) -> pa.Table:
+def _rules(
+    rules: Sequence[Rule], specs: Mapping[_Asked, int], metrics: Mapping[str, MetricState], keys: _Keys
+) -> pa.Table:
     bounds = {
         f"{tier}_{side}{suffix}": kind
         for tier in ("yellow", "red")
@@ -180,10 +200,10 @@ def _rules(rules: Sequence[Rule], specs: Mapping[_Asked, int], metrics: Mapping[
     }
     columns = _Columns(
         {
-            "rule": pa.string(), "rule_hash": pa.string(), "spec_no": pa.int32(), "metric": pa.string(),
+            "rule": pa.string(), "rule_hash": pa.string(), "spec_no": pa.int32(), "key_no": pa.int32(), "metric": pa.string(),
             "dimension": pa.string(), "grain": pa.string(), "metric_version": pa.string(), "is_absent": pa.bool_(),
             "last_start": pa.timestamp("us"), "due_minutes": pa.int32(), "no_data_tier": pa.string(), "missing_is_zero": pa.bool_(),
-            "sample_metric": pa.string(), "sample_gte": pa.float64(), "change_absolute": pa.float64(),
+            "has_sample": pa.bool_(), "sample_gte": pa.float64(), "change_absolute": pa.float64(),
             "change_relative": pa.float64(), "width": pa.float64(), **bounds,
         }
     )  # fmt: skip
@@ -194,6 +214,7 @@ def _rules(rules: Sequence[Rule], specs: Mapping[_Asked, int], metrics: Mapping[
             rule=rule.id,
             rule_hash=rule.rule_hash,
             spec_no=specs[_asked(rule)],
+            key_no=keys.number(rule.metric, rule.grain, rule.dimension),
             metric=rule.metric,
             dimension=rule.dimension,
             grain=rule.grain,
@@ -203,7 +224,7 @@ def _rules(rules: Sequence[Rule], specs: Mapping[_Asked, int], metrics: Mapping[
             due_minutes=int(rule.due_after.total_seconds() // 60),
             no_data_tier="no_data" if rule.no_data.then == "zero" else rule.no_data.then,
             missing_is_zero=rule.no_data.then == "zero",
-            sample_metric=rule.min_sample.metric if rule.min_sample else None,
+            has_sample=rule.min_sample is not None,
             sample_gte=rule.min_sample.gte if rule.min_sample else None,
             change_absolute=rule.min_change.absolute if rule.min_change else None,
             change_relative=rule.min_change.relative if rule.min_change else None,
@@ -245,20 +266,18 @@ def _last_start(state: MetricState | None, grain: str) -> datetime | None:
     return state.complete_until - _PERIOD[grain]
 
 
-def _specs(specs: Mapping[_Asked, int]) -> pa.Table:
+def _specs(specs: Mapping[_Asked, int], keys: _Keys) -> pa.Table:
     columns = _Columns(
         {
-            "spec_no": pa.int32(), "metric": pa.string(), "dimension": pa.string(), "grain": pa.string(),
-            "family": pa.string(), "window_days": pa.int32(), "probability": pa.float64(), "weeks": pa.int32(),
-            "promotions": pa.string(), "least_values": pa.int32(), "sample_metric": pa.string(),
-            "sample_gte": pa.float64(),
+            "spec_no": pa.int32(), "key_no": pa.int32(), "grain": pa.string(), "family": pa.string(),
+            "window_days": pa.int32(), "probability": pa.float64(), "weeks": pa.int32(), "promotions": pa.string(),
+            "least_values": pa.int32(), "sample_key_no": pa.int32(), "sample_gte": pa.float64(),
         }
     )  # fmt: skip
     for (metric, dimension, grain, expression, sample), number in specs.items():
         columns.add(
             spec_no=number,
-            metric=metric,
-            dimension=dimension,
+            key_no=keys.number(metric, grain, dimension),
             grain=grain,
             family=expression.family,
             window_days=expression.window_days,
@@ -266,7 +285,7 @@ def _specs(specs: Mapping[_Asked, int]) -> pa.Table:
             weeks=expression.weeks,
             promotions=expression.promotions,
             least_values=change.least_values(expression.over),
-            sample_metric=sample[0] if sample is not None else None,
+            sample_key_no=keys.number(sample[0], grain, dimension) if sample is not None else None,
             sample_gte=sample[1] if sample is not None else None,
         )
     return columns.table()
@@ -326,9 +345,10 @@ def _day_no(day: date) -> int:
 class _Wanted:
     """Which values are read: per metric, grain and dimension one span up to the tested periods, and former events."""
 
-    def __init__(self, metrics: Mapping[str, MetricState], span: Span) -> None:
+    def __init__(self, metrics: Mapping[str, MetricState], span: Span, keys: _Keys) -> None:
         self._metrics = metrics
         self._span = span
+        self._keys = keys
         self._days: dict[tuple[str, str, str], int] = {}
         self._former: dict[tuple[str, str, str], set[date]] = {}
 
@@ -342,8 +362,8 @@ class _Wanted:
     def result(self) -> tuple[pa.Table, tuple[Span, ...]]:
         columns = _Columns(
             {
-                "metric": pa.string(), "grain": pa.string(), "dimension": pa.string(), "metric_version": pa.string(),
-                "since": pa.timestamp("us"), "until": pa.timestamp("us"), "last_start": pa.timestamp("us"),
+                "key_no": pa.int32(), "metric": pa.string(), "grain": pa.string(), "dimension": pa.string(),
+                "metric_version": pa.string(), "since": pa.timestamp("us"), "until": pa.timestamp("us"), "last_start": pa.timestamp("us"),
             }
         )  # fmt: skip
         reads: set[Span] = set()
@@ -361,6 +381,7 @@ class _Wanted:
             for piece in _disjoint([recent, *former]):
                 reads.add(piece)
                 columns.add(
+                    key_no=self._keys.number(*key),
                     metric=metric,
                     grain=grain,
                     dimension=dimension,
@@ -390,7 +411,7 @@ def _disjoint(spans: Sequence[Span]) -> list[Span]:
 _POINTS = """
 -- values of the current definition and of complete periods only.
 known AS MATERIALIZED (
-    SELECT v.metric, v.grain, v.dimension, v.member, v.period_start, v.numerator, v.denominator, v.value
+    SELECT w.key_no, v.member, v.period_start, v.numerator, v.denominator, v.value
     FROM {values} AS v
     JOIN wanted AS w
         ON w.metric = v.metric AND w.grain = v.grain AND w.dimension = v.dimension
@@ -398,9 +419,9 @@ known AS MATERIALIZED (
         AND v.period_start >= w.since AND v.period_start < w.until AND v.period_start <= w.last_start
 ),
 series AS MATERIALIZED (
-    SELECT k.metric, k.grain, k.dimension, k.member, row_number() OVER () AS series_no
-    FROM (SELECT DISTINCT metric, grain, dimension, member FROM known) AS k
-    WHERE (k.metric, k.grain, k.dimension) IN (SELECT (metric, grain, dimension) FROM specs)
+    SELECT k.key_no, k.member, s.grain, row_number() OVER () AS series_no
+    FROM (SELECT DISTINCT key_no, member FROM known) AS k
+    JOIN (SELECT DISTINCT key_no, grain FROM specs) AS s ON s.key_no = k.key_no
 ),
 points AS MATERIALIZED (
     SELECT
@@ -414,19 +435,22 @@ points AS MATERIALIZED (
         CASE WHEN k.denominator > 0 AND k.numerator IS NOT NULL THEN k.denominator ELSE 1 END AS d,
         k.denominator > 0 AND k.numerator IS NOT NULL AS is_ratio,
         date_diff('day', DATE '1970-01-01', CAST(k.period_start AS DATE)) AS day_no,
-        CASE WHEN k.grain = 'hour' THEN extract(hour FROM k.period_start) ELSE 0 END AS slot_hour,
-        coalesce(e.is_excluded, FALSE) AS is_event
+        CASE WHEN s.grain = 'hour' THEN extract(hour FROM k.period_start) ELSE 0 END AS slot_hour,
+        s.grain, coalesce(e.is_excluded, FALSE) AS is_event
     FROM known AS k
-    JOIN series AS s
-        ON s.metric = k.metric AND s.grain = k.grain AND s.dimension = k.dimension AND s.member = k.member
+    JOIN series AS s ON s.key_no = k.key_no AND s.member = k.member
     LEFT JOIN events AS e ON e.day_no = date_diff('day', DATE '1970-01-01', CAST(k.period_start AS DATE))
 ),
 -- every slice that had a value in the last four weeks is expected in the tested period.
 expected AS MATERIALIZED (
-    SELECT s.series_no, s.metric, s.grain, s.dimension, s.member, p.period_start, p.period_end
-    FROM (SELECT DISTINCT series_no, day_no FROM points) AS seen
+    SELECT s.series_no, s.key_no, s.member, p.period_start, p.period_end
+    FROM (
+        SELECT series_no, day_no FROM points WHERE grain = 'day'
+        UNION ALL
+        SELECT DISTINCT series_no, day_no FROM points WHERE grain = 'hour'
+    ) AS seen
     JOIN series AS s ON s.series_no = seen.series_no
-    JOIN periods AS p ON p.grain = s.grain AND seen.day_no BETWEEN p.day_no - 28 AND p.day_no
+    JOIN periods AS p ON p.grain = s.grain AND seen.day_no BETWEEN p.day_no - {seen_days} AND p.day_no
     GROUP BY ALL
 ),
 -- a rule with a sample looks at the slices that had it in these weeks, not at thousands that never do.
@@ -436,54 +460,64 @@ sampled AS MATERIALIZED (
         SELECT DISTINCT
             spec.spec_no, spec.grain, k.member, date_diff('day', DATE '1970-01-01', CAST(k.period_start AS DATE)) AS day_no
         FROM specs AS spec
-        JOIN known AS k ON k.metric = spec.sample_metric AND k.dimension = spec.dimension AND k.grain = spec.grain
+        JOIN known AS k ON k.key_no = spec.sample_key_no
         WHERE k.value >= spec.sample_gte
     ) AS seen
-    JOIN periods AS p ON p.grain = seen.grain AND seen.day_no BETWEEN p.day_no - 28 AND p.day_no
+    JOIN periods AS p ON p.grain = seen.grain AND seen.day_no BETWEEN p.day_no - {seen_days} AND p.day_no
 ),
 asked AS MATERIALIZED (
-    SELECT spec.spec_no, spec.family, e.series_no, e.member, e.period_start, e.period_end
+    SELECT spec.spec_no, spec.family, spec.sample_key_no, e.series_no, e.member, e.period_start, e.period_end
     FROM specs AS spec
-    JOIN expected AS e ON e.metric = spec.metric AND e.dimension = spec.dimension AND e.grain = spec.grain
+    JOIN expected AS e ON e.key_no = spec.key_no
     LEFT JOIN sampled AS s
         ON s.spec_no = spec.spec_no AND s.member = e.member AND s.period_start = e.period_start
-    WHERE spec.sample_metric IS NULL OR s.spec_no IS NOT NULL
+    WHERE spec.sample_key_no IS NULL OR s.spec_no IS NOT NULL
+),
+current_points AS MATERIALIZED (
+    SELECT p.*
+    FROM points AS p
+    JOIN periods AS t ON t.grain = p.grain AND t.period_start = p.period_start
 ),
 tested AS MATERIALIZED (
-    SELECT a.spec_no, a.series_no, a.period_start, p.day_no, p.slot_hour, p.value, p.n, p.d, p.is_ratio
+    SELECT a.spec_no, a.series_no, a.period_start, p.day_no, p.slot_hour, p.grain, p.value, p.n, p.d, p.is_ratio
     FROM asked AS a
-    JOIN points AS p ON p.series_no = a.series_no AND p.period_start = a.period_start
+    JOIN current_points AS p ON p.series_no = a.series_no AND p.period_start = a.period_start
     WHERE p.value IS NOT NULL AND a.family <> 'value'
-)""".replace("day_no - 28", f"day_no - {SEEN_DAYS}")
+)"""
 
+_NOTHING_JUDGED = "    SELECT spec_no, series_no, period_start, NULL::DOUBLE AS baseline, NULL::DOUBLE AS scale FROM tested WHERE FALSE"
 _VERDICTS = f"""
-judged AS (
-    SELECT * FROM change_judged
-    UNION ALL
-    SELECT * FROM quantile_judged
-    UNION ALL
-    SELECT * FROM band_judged
+samples AS (
+    SELECT k.key_no, k.member, k.period_start, k.value
+    FROM known AS k
+    WHERE k.key_no IN (SELECT sample_key_no FROM specs) AND k.period_start IN (SELECT period_start FROM periods)
 ),
+-- what is the same for all rules that ask the same.
 valued AS (
     SELECT
-        r.*, a.family, a.member, a.period_start, a.period_end, p.numerator, p.denominator, j.baseline,
-        p.series_no IS NOT NULL OR r.missing_is_zero AS has_row,
-        CASE WHEN p.series_no IS NULL AND r.missing_is_zero AND a.period_start <= r.last_start THEN 0 ELSE p.value END AS value,
-        CASE WHEN r.sample_metric IS NULL THEN p.denominator ELSE sample.value END AS sample,
-        CASE WHEN a.family = 'value' THEN 1 ELSE nullif(j.scale, 0) END AS scale
-    FROM rules AS r
-    JOIN asked AS a ON a.spec_no = r.spec_no
-    LEFT JOIN points AS p ON p.series_no = a.series_no AND p.period_start = a.period_start
+        a.*, p.series_no IS NOT NULL AS is_there, p.value, p.numerator, p.denominator, j.baseline,
+        CASE WHEN a.family = 'value' THEN 1 ELSE nullif(j.scale, 0) END AS scale,
+        CASE WHEN a.sample_key_no IS NULL THEN p.denominator ELSE s.value END AS sample
+    FROM asked AS a
+    LEFT JOIN current_points AS p ON p.series_no = a.series_no AND p.period_start = a.period_start
     LEFT JOIN judged AS j
         ON j.spec_no = a.spec_no AND j.series_no = a.series_no AND j.period_start = a.period_start
-    LEFT JOIN known AS sample
-        ON sample.metric = r.sample_metric AND sample.grain = r.grain AND sample.dimension = r.dimension
-        AND sample.member = a.member AND sample.period_start = a.period_start
-    WHERE NOT r.is_absent
+    LEFT JOIN samples AS s
+        ON s.key_no = a.sample_key_no AND s.member = a.member AND s.period_start = a.period_start
 ),
 measured AS (
     SELECT *, CASE WHEN family = 'value' THEN value ELSE (value - baseline) / scale END AS observed
-    FROM valued
+    FROM (
+        SELECT
+            r.*, v.family, v.member, v.period_start, v.period_end, v.numerator, v.denominator, v.baseline, v.scale,
+            v.sample, v.is_there OR r.missing_is_zero AS has_row,
+            CASE
+                WHEN NOT v.is_there AND r.missing_is_zero AND v.period_start <= r.last_start THEN 0 ELSE v.value
+            END AS value
+        FROM rules AS r
+        JOIN valued AS v ON v.spec_no = r.spec_no
+        WHERE NOT r.is_absent
+    ) AS of_rule
 ),
 breached AS (
     SELECT
@@ -508,7 +542,7 @@ reasoned AS (
                 END
             WHEN NOT has_row THEN 'missing_slice'
             WHEN value IS NULL THEN 'null_value'
-            WHEN sample_metric IS NOT NULL AND (sample IS NULL OR sample < sample_gte) THEN 'min_sample'
+            WHEN has_sample AND (sample IS NULL OR sample < sample_gte) THEN 'min_sample'
             WHEN observed IS NULL THEN 'no_baseline'
             WHEN NOT is_yellow AND NOT is_red THEN 'ok'
             WHEN is_small THEN 'min_change'
@@ -524,9 +558,7 @@ without_slice AS (
         CASE
             WHEN r.is_absent THEN 'absent'
             WHEN p.period_start <= r.last_start AND EXISTS (
-                SELECT 1 FROM expected AS e
-                WHERE e.metric = r.metric AND e.dimension = r.dimension AND e.grain = r.grain
-                    AND e.period_start = p.period_start
+                SELECT 1 FROM expected AS e WHERE e.key_no = r.key_no AND e.period_start = p.period_start
             ) THEN 'min_sample'
             WHEN r.dimension <> 'all' AND r.last_start IS NOT NULL THEN 'absent'
             WHEN p.period_start <= r.last_start THEN 'missing_slice'
