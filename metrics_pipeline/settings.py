@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -67,6 +67,8 @@ class Settings(BaseModel):
     """SQLAlchemy URL of the operational store; default: SQLite below `home`."""
     late_days: int = 3
     """Days before the newest one that the nightly run rebuilds, for late data."""
+    sku_days: int = Field(default=92, ge=35)
+    """How many of its newest days a backfill builds slices by SKU for; nightly runs add to them (docs/operations.md)."""
     locale: str = "zh"
     """Language of messages: zh or en (the other language follows in every message where room allows)."""
     ui_url: str = "http://127.0.0.1:3000"
@@ -127,6 +129,7 @@ _ENV = {
     "METRICS_RULES_DIR": "rules_dir",
     "METRICS_STORE_URL": "store_url",
     "METRICS_LATE_DAYS": "late_days",
+    "METRICS_SKU_DAYS": "sku_days",
     "METRICS_LOCALE": "locale",
     "METRICS_UI_URL": "ui_url",
     "METRICS_SMTP_URL": "smtp_url",

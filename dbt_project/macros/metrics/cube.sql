@@ -1,7 +1,8 @@
 {#
   One business process summed over its slices, by day or by hour.
 
-  cube()          additive measures: all slices in one GROUPING SETS pass over the fact
+  cube()          additive measures: all slices in one GROUPING SETS pass over the fact, those by SKU in a second one
+                  over its newest days only (METRICS_SKU_DAYS)
   distinct_cube() distinct counts, one group-by a slice: inside GROUPING SETS an exact distinct count costs
                   several times everything else. `METRICS_DISTINCT=approximate` counts with HyperLogLog instead.
 
@@ -12,11 +13,14 @@
     measures  {name: aggregate SQL};                slices       ['all', 'region', 'region|channel']
 #}
 {% macro cube(fact, clock, local_clock, grain, measures, slices, tables, periods) -%}
-{%- set columns = slice_columns(slices) -%}
+{%- set by_sku = slices | select("equalto", "sku") | list -%}
+{%- set others = slices | reject("equalto", "sku") | list -%}
+{%- set columns = slice_columns(others) -%}
+{%- set period = "date_trunc('" ~ grain ~ "', " ~ local_clock ~ ")" -%}
 with grouped as (
 
     select
-        date_trunc('{{ grain }}', {{ local_clock }}) as period_start,
+        {{ period }} as period_start,
         {%- for column in columns %}
         {{ column }},
         grouping({{ column }}) as without_{{ column }},
@@ -27,19 +31,35 @@ with grouped as (
     from {{ fact }}
     where {{ prune_clock(clock) }}
     group by grouping sets (
-        {%- for slice in slices %}
-        ({{ (["date_trunc('" ~ grain ~ "', " ~ local_clock ~ ")"] + slice_columns([slice])) | join(", ") }}){{ "," if not loop.last }}
+        {%- for slice in others %}
+        ({{ ([period] + slice_columns([slice])) | join(", ") }}){{ "," if not loop.last }}
         {%- endfor %}
     )
 
 ),
+{% if by_sku %}
+by_sku as (
 
+    select
+        {{ period }} as period_start,
+        sku,
+        {%- for name, expression in measures.items() %}
+        {{ expression }} as {{ name }}{{ "," if not loop.last }}
+        {%- endfor %}
+    from {{ fact }}
+    where
+        {{ prune_clock(clock) }}
+        and {{ local_clock }} >= {{ first_sku_period() }}
+    group by 1, 2
+
+),
+{% endif %}
 complete as ({{ complete_periods(periods, tables, grain) }})
 
 select
     cast(grouped.period_start as timestamp) as period_start,
     case
-        {%- for slice in slices if slice != 'all' %}
+        {%- for slice in others if slice != 'all' %}
         when
             {%- for column in columns %}
             {{ "and " if not loop.first }}grouped.without_{{ column }} = {{ 0 if column in slice.split('|') else 1 }}
@@ -49,7 +69,7 @@ select
         else 'all'
     end as dimension,
     case
-        {%- for slice in slices if slice != 'all' %}
+        {%- for slice in others if slice != 'all' %}
         when
             {%- for column in columns %}
             {{ "and " if not loop.first }}grouped.without_{{ column }} = {{ 0 if column in slice.split('|') else 1 }}
@@ -64,6 +84,36 @@ select
 from grouped
 inner join complete
     on grouped.period_start = complete.period_start
+{%- if by_sku %}
+
+union all
+
+select
+    cast(by_sku.period_start as timestamp) as period_start,
+    'sku' as dimension,
+    by_sku.sku as member,
+    {%- for name in measures %}
+    cast(by_sku.{{ name }} as double) as {{ name }}{{ "," if not loop.last }}
+    {%- endfor %}
+from by_sku
+inner join complete
+    on by_sku.period_start = complete.period_start
+{%- endif %}
+{%- endmacro %}
+
+
+{#
+  The first period for which a run builds slices by SKU, `days_before` of them being needed to build one.
+
+  Tens of thousands of members a day are most of what a long backfill costs, and no rule looks back further. A nightly
+  window is shorter than this, so SKU slices grow from night to night like all others.
+#}
+{% macro first_sku_period(days_before=0) -%}
+    {%- if invocation_args_dict.get("event_time_end") -%}
+        {{ window_end() }} - interval '{{ env_var("METRICS_SKU_DAYS", "92") | int - days_before }}' day
+    {%- else -%}
+        {{ window_start() }}
+    {%- endif -%}
 {%- endmacro %}
 
 

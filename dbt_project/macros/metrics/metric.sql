@@ -245,7 +245,9 @@ complete as (
     from rolled
     inner join known
         on rolled.period_start = known.period_start
-    where {{ in_window("rolled.period_start") }}
+    where
+        {{ in_window("rolled.period_start") }}
+        and (rolled.dimension <> 'sku' or rolled.period_start >= {{ first_sku_period(days_before=days - 1) }})
 
 )
 

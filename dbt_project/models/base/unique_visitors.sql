@@ -4,8 +4,8 @@
     measure='unique_visitors',
     periods=ref('dim_complete_periods'),
     tables=['sessions'],
-    slices=['all', 'region', 'channel', 'segment', 'campaign', 'region|channel'],
-    fill=['all', 'region', 'channel', 'segment', 'region|channel'],
+    slices=['all', 'region', 'channel', 'segment'],
+    fill=['all', 'region', 'channel', 'segment'],
     grain='day',
     version='5a64476daf94'
 ) }}

@@ -14,7 +14,7 @@
     measures={
         'unique_visitors': "visitor_id"
     },
-    slices=['all', 'region', 'channel', 'segment', 'campaign', 'region|channel'],
+    slices=['all', 'region', 'channel', 'segment'],
     tables=['sessions'],
     periods=ref('dim_complete_periods')
 ) }}

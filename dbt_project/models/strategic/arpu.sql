@@ -2,7 +2,7 @@
 {{ ratio_metric(
     numerator=ref('paid_amount'),
     denominator=ref('unique_visitors'),
-    slices=['all', 'region', 'channel', 'segment', 'campaign', 'region|channel'],
+    slices=['all', 'region', 'channel', 'segment'],
     counted=true,
     grain='day',
     version='4b4d212a7ee9'
