@@ -838,7 +838,8 @@ def _serve(settings: Settings, port: int) -> None:
         "-p",
         str(port),
     ]
-    environment = {**os.environ, **dagster_environment(settings)}
+    own_url = {"METRICS_UI_URL": f"http://127.0.0.1:{port}", **os.environ}  # links in messages lead to this UI
+    environment = {**own_url, **dagster_environment(settings)}
     process = subprocess.Popen(command, env=environment, cwd=PROJECT_ROOT)
     try:
         code = process.wait()

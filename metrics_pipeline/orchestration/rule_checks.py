@@ -201,8 +201,9 @@ def _metadata(found: _Found) -> dict[str, Any]:
     if summary.worst_member is not None:
         metadata["worst_slice"] = f"{rule.dimension}={summary.worst_member}"
     if breached:
-        metadata["worst_slices"] = _worst_table(project, rule, newest, is_hidden=is_hidden)
-    metadata["rule"] = rule_text(rule)
+        metadata["worst_slices"] = _worst_table(rule, newest, is_hidden=is_hidden)
+    metadata["rule"], _, metadata["thresholds"] = rule_text(rule).partition(", ")
+    metadata["link"] = dg.MetadataValue.url(check_url(project, rule))
     metadata["owner"] = rule.owner
     if rule.annotations.runbook:
         metadata["runbook"] = rule.annotations.runbook
@@ -215,10 +216,14 @@ def _metadata(found: _Found) -> dict[str, Any]:
     return metadata
 
 
-def _worst_table(project: Project, rule: Rule, newest: Evaluations, *, is_hidden: bool) -> dg.MetadataValue[Any]:
+def check_url(project: Project, rule: Rule) -> str:
+    """The page of a rule's check in the UI; one link beside the table, because a column of links is wider than a page."""
+    path = "/".join(asset_key_of(project, rule).path)
+    return f"{project.settings.ui_url}/assets/{path}?view=checks&checkDetail={rule.id}"
+
+
+def _worst_table(rule: Rule, newest: Evaluations, *, is_hidden: bool) -> dg.MetadataValue[Any]:
     numbers = () if is_hidden else ("value", "observed", "baseline", "yellow_bound", "red_bound")
-    key = asset_key_of(project, rule)
-    link = f"{project.settings.ui_url}/assets/{'/'.join(key.path)}?view=checks&checkDetail={rule.id}"
     records = []
     worst = newest.worst(rule.id, WORST_SLICES)
     for row in worst[worst["tier"].isin(BREACHES)].to_dict("records"):
@@ -228,9 +233,7 @@ def _worst_table(project: Project, rule: Rule, newest: Evaluations, *, is_hidden
                     "slice": str(row["member"]),
                     "tier": str(row["tier"]),
                     **{name: _plain(row[name]) for name in numbers},
-                    "reason": str(row["reason"]),
                     "owner": rule.owner,
-                    "link": link,
                 }
             )
         )
@@ -238,18 +241,16 @@ def _worst_table(project: Project, rule: Rule, newest: Evaluations, *, is_hidden
         dg.TableColumn("slice", "string"),
         dg.TableColumn("tier", "string"),
         *(dg.TableColumn(name, "float") for name in numbers),
-        dg.TableColumn("reason", "string"),
         dg.TableColumn("owner", "string"),
-        dg.TableColumn("link", "string"),
     ]
     return dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
 
 
 def _plain(value: Any) -> float | str:
-    """A number of four significant decimals, or nothing: tables take no null."""
+    """A number of five significant digits, or nothing: tables take no null."""
     if value is None or math.isnan(value):
         return ""
-    return round(float(value), 6)
+    return float(f"{float(value):.5g}")
 
 
 def _plot(project: Project, rule: Rule, newest: Evaluations, judgement: Judgement) -> str | None:

@@ -27,20 +27,20 @@ def build_sensors(settings: Settings, deliver: dg.JobDefinition) -> list[Any]:
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Starts the delivery when a run has written alerts, whatever became of the run, and for retries.",
     )
-    def alerts_written(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    def alerts_written(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         seen = int(context.cursor) if context.cursor else None
         events = context.instance.fetch_materializations(
             dg.AssetRecordsFilter(asset_key=OUTBOX_KEY, after_storage_id=seen),
             limit=EVENTS_PER_TICK,
             ascending=True,
         )
-        runs = dict.fromkeys(record.run_id for record in events.records)
+        runs = dict.fromkeys(record.run_id for record in events.records if _has_messages(record))
         requests = [dg.RunRequest(run_key=delivery_run_key(run_id), tags={"metrics/after": run_id}) for run_id in runs]
         if not requests and _has_due_rows(settings):
             requests = [dg.RunRequest(run_key=f"due:{int(datetime.now(UTC).timestamp()) // DUE_SECONDS}")]
         cursor = str(events.records[-1].storage_id) if events.records else context.cursor
         if not requests:
-            return dg.SkipReason("No alerts were written and nothing in the outbox is due.")
+            return dg.SensorResult(skip_reason="No alerts were written and nothing in the outbox is due.", cursor=cursor)
         return dg.SensorResult(run_requests=requests, cursor=cursor)
 
     @dg.run_failure_sensor(
@@ -80,6 +80,13 @@ def build_sensors(settings: Settings, deliver: dg.JobDefinition) -> list[Any]:
             clear_alarm(settings, job=run.job_name, run_id=run.run_id, now=datetime.now(UTC))
 
     return [alerts_written, pipeline_failed, pipeline_recovered]
+
+
+def _has_messages(record: dg.EventLogRecord) -> bool:
+    """Whether the run wrote messages; what it does not say is taken as yes."""
+    found = record.asset_materialization
+    messages = found.metadata.get("messages") if found is not None else None
+    return messages is None or messages.value != 0
 
 
 def _has_due_rows(settings: Settings) -> bool:
