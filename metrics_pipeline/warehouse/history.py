@@ -33,7 +33,11 @@ HISTORY_COLUMNS = (
 MERGE_ABOVE = 8
 """Files of one part of one month above which they are merged: a month in progress gets one every night."""
 
-_COMPARED = ("numerator", "denominator", "value", "definition_version")
+ROUNDING = 1e-12
+"""Relative difference below which a value is the same: sums of doubles depend on the order of their rows in the last
+digit (rolling sums do, by the window they were computed in), and a re-run must change nothing."""
+
+_NUMBERS = ("numerator", "denominator", "value")
 _WRITE = "(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 30720)"
 
 
@@ -48,12 +52,17 @@ def write_changes(
 ) -> int:
     """Write to `target` how one part of one month differs from the former one; returns the number of rows.
 
-    `former` and `new` are values files, None = no rows. Without differences an empty file is left at `target`.
+    `former` and `new` are values files, None = no rows. Without differences an empty file is left at `target`. A number
+    is different from `ROUNDING` on.
     """
     if former is None and new is None:
         raise ValueError("nothing to compare: neither a former nor a new file")
     keys = ", ".join(KEY)
-    differs = " OR ".join(f"n.{column} IS DISTINCT FROM f.{column}" for column in _COMPARED)
+    differs = " OR ".join(
+        f"(n.{number} IS DISTINCT FROM f.{number} AND NOT coalesce("
+        f"abs(n.{number} - f.{number}) <= {ROUNDING} * least(abs(n.{number}), abs(f.{number})), false))"
+        for number in _NUMBERS
+    )
     return _copy(
         con,
         f"""
@@ -62,7 +71,8 @@ def write_changes(
                {literal(computed_at)} AS computed_at, {literal(run_id)} AS run_id
         FROM (SELECT *, true AS is_there FROM {_rows(new, former)}) AS n
         FULL JOIN (SELECT *, true AS is_there FROM {_rows(former, new)}) AS f USING ({keys})
-        WHERE n.is_there IS NULL OR f.is_there IS NULL OR {differs}
+        WHERE n.is_there IS NULL OR f.is_there IS NULL
+            OR n.definition_version IS DISTINCT FROM f.definition_version OR {differs}
         """,
         target,
     )

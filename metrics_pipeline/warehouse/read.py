@@ -54,15 +54,15 @@ class Published:
                 # `CURRENT` was replaced and its former version removed between the two reads.
                 time.sleep(0.05 * attempt)
             except DamagedManifest as error:
-                raise NotPublished(f"{error}; publish again with `metrics run`") from None
+                raise NotPublished(f"{error}; publish again with `metrics nightly`") from None
             else:
                 if version is None:
                     raise NotPublished(
-                        f"nothing is published in {directory}; run `metrics demo` or `metrics run` first"
+                        f"nothing is published in {directory}; run `metrics demo`, or `metrics load` and then `metrics nightly`"
                     )
                 return cls(directory, version)
         raise NotPublished(
-            f"{manifest.current_path(directory)} names a version whose manifest is gone; publish again with `metrics run`"
+            f"{manifest.current_path(directory)} names a version whose manifest is gone; publish again with `metrics nightly`"
         )
 
     @property

@@ -109,6 +109,28 @@ def test_a_night_without_changes_adds_nothing(con: duckdb.DuckDBPyConnection, tm
     assert again == second
 
 
+@pytest.mark.parametrize(
+    ("former", "new", "is_change"),
+    [
+        (0.1 + 0.2, 0.3, False),
+        (1e9, 1e9 + 1e-6, False),
+        (1e9, 1e9 + 1, True),
+        (0.0, 1e-15, True),
+        (0.1, 0.1000001, True),
+        (0.1, None, True),
+        (None, 0.1, True),
+        (float("inf"), float("inf"), False),
+        (0.1, float("nan"), True),
+    ],
+)
+def test_the_last_digit_of_a_sum_is_not_a_change(
+    con: duckdb.DuckDBPyConnection, tmp_path: Path, former: float | None, new: float | None, is_change: bool
+) -> None:
+    first = publish_rows(con, tmp_path, [Row(ONE_DAY, former, numerator=1.0)], 0)
+    second = publish_rows(con, tmp_path, [Row(ONE_DAY, new, numerator=1.0)], 1)
+    assert (second != first) is is_change
+
+
 def test_sku_history_is_kept_too(con: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     publish_rows(con, tmp_path, [Row(ONE_DAY, 1.0, "sku", "S1"), Row(ONE_DAY, 3.0, "category|sku", "茶|S1")], 0)
     publish_rows(con, tmp_path, [Row(ONE_DAY, 2.0, "sku", "S1"), Row(ONE_DAY, 3.0, "category|sku", "茶|S1")], 1)

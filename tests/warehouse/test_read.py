@@ -125,7 +125,7 @@ def test_an_unknown_metric_is_an_error_that_names_the_known_ones(directory: Path
 
 
 def test_nothing_published_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(NotPublished, match="run `metrics demo` or `metrics run` first"):
+    with pytest.raises(NotPublished, match="run `metrics demo`, or `metrics load` and then `metrics nightly`"):
         Published.open(tmp_path / "nowhere")
 
 
