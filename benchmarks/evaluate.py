@@ -37,6 +37,7 @@ SIMPLE = (
     ("pct_change(7d)", "< -0.9"),
     ("quantile(60d, 0.95)", "> 0.02"),
     ("quantile(60d, 0.95)", "> 0.04"),
+    ("quantile(60d, 0.95)", "< -0.98"),
 )
 """What every metric is asked in every dimension; two thresholds on one expression are two rules."""
 BAND = (("band(seasonal)", "outside 4"), ("band(seasonal)", "outside 6"))
@@ -156,6 +157,7 @@ SELECT
     + count(*) FILTER (WHERE today / nullif(week_ago, 0) - 1 < -0.9)
     + count(*) FILTER (WHERE today / nullif(high, 0) - 1 > 0.02)
     + count(*) FILTER (WHERE today / nullif(high, 0) - 1 > 0.04)
+    + count(*) FILTER (WHERE today / nullif(high, 0) - 1 < -0.98)
 FROM series"""
 
 _BAND_BY_HAND = """

@@ -325,3 +325,20 @@ def read_evaluations(con: duckdb.DuckDBPyConnection, directory: Path) -> None:
     columns = ", ".join(f"NULL::{_TYPES.get(name, 'VARCHAR')} AS {name}" for name in COLUMNS)
     source = f"SELECT * FROM {parquet(files)}" if files else f"SELECT {columns} WHERE FALSE"
     con.execute(f"CREATE OR REPLACE VIEW evaluations AS {source}")
+
+
+def latest_verdicts(directory: Path, rule: str, dimension: str, member: str, *, start: date) -> pd.DataFrame:
+    """The last verdict of each period of one slice from the day `start` on, oldest first; `COLUMNS`, for plots."""
+    months = sorted(folder for folder in directory.glob("month=*") if folder.name >= f"month={start:%Y-%m}")
+    files = [file for folder in months for file in sorted(folder.glob("*.parquet"))]
+    source = (
+        parquet(files) if files else f"(SELECT {', '.join(f'NULL::VARCHAR AS {name}' for name in COLUMNS)} LIMIT 0)"
+    )
+    with duckdb.connect() as con:
+        return con.execute(
+            f"""SELECT {", ".join(f"{name}::{_TYPES.get(name, 'VARCHAR')} AS {name}" for name in COLUMNS)} FROM {source}
+            WHERE rule = $rule AND dimension = $dimension AND member = $member AND period_start >= $start
+            QUALIFY row_number() OVER (PARTITION BY period_start ORDER BY evaluated_at DESC) = 1
+            ORDER BY period_start""",
+            {"rule": rule, "dimension": dimension, "member": member, "start": start},
+        ).df()

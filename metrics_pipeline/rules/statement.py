@@ -443,15 +443,17 @@ points AS MATERIALIZED (
 ),
 -- every slice that had a value in the last four weeks is expected in the tested period.
 expected AS MATERIALIZED (
-    SELECT s.series_no, s.key_no, s.member, p.period_start, p.period_end
+    SELECT s.series_no, s.key_no, s.member, due.period_start, due.period_end
     FROM (
-        SELECT series_no, day_no FROM points WHERE grain = 'day'
-        UNION ALL
-        SELECT DISTINCT series_no, day_no FROM points WHERE grain = 'hour'
-    ) AS seen
-    JOIN series AS s ON s.series_no = seen.series_no
-    JOIN periods AS p ON p.grain = s.grain AND seen.day_no BETWEEN p.day_no - {seen_days} AND p.day_no
-    GROUP BY ALL
+        SELECT DISTINCT seen.series_no, p.period_start, p.period_end
+        FROM (
+            SELECT series_no, grain, day_no FROM points WHERE grain = 'day'
+            UNION ALL
+            SELECT DISTINCT series_no, grain, day_no FROM points WHERE grain = 'hour'
+        ) AS seen
+        JOIN periods AS p ON p.grain = seen.grain AND seen.day_no BETWEEN p.day_no - {seen_days} AND p.day_no
+    ) AS due
+    JOIN series AS s ON s.series_no = due.series_no
 ),
 -- a rule with a sample looks at the slices that had it in these weeks, not at thousands that never do.
 sampled AS MATERIALIZED (
