@@ -67,7 +67,7 @@ def apply_judgement(project: Project, judgement: Judgement, *, silent: bool) -> 
             receivers=receivers_from(project.settings),
             now=now,
             silent=silent,
-            series=lambda keys: series_of(judgement, keys),
+            series=lambda keys: series_of(project, judgement, keys),
         )
     finally:
         store.close()

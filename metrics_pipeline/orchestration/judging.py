@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
+from typing import Any
 
 import pyarrow.compute as pc
 from dagster import AssetKey, PartitionKeyRange
@@ -25,7 +26,7 @@ from metrics_pipeline.detection.promotions import load_promotions, markets_of
 from metrics_pipeline.library.catalogue import Metric
 from metrics_pipeline.orchestration.partitions import window_of
 from metrics_pipeline.orchestration.resources import Project
-from metrics_pipeline.rules.evaluate import Evaluations, evaluate
+from metrics_pipeline.rules.evaluate import Evaluations, evaluate, latest_verdicts
 from metrics_pipeline.rules.model import Rule
 from metrics_pipeline.warehouse.read import Published
 from metrics_pipeline.warehouse.window import Window
@@ -114,13 +115,17 @@ def asset_key_of(project: Project, rule: Rule) -> AssetKey:
 
 
 def rule_text(rule: Rule) -> str:
-    """The rule in one line, as on-call reads it."""
-    parts = [f"{rule.metric} by {'|'.join(rule.by) or 'total'}: {rule.expr}"]
-    parts += [f"{tier} if {bound}" for tier, bound in (("yellow", rule.yellow_if), ("red", rule.red_if)) if bound]
+    """What a rule judges, in one line."""
+    return f"{rule.metric} by {'|'.join(rule.by) or 'total'}: {rule.expr}"
+
+
+def thresholds_text(rule: Rule) -> str:
+    """When a rule breaches, in one line."""
+    parts = [f"{tier} if {bound}" for tier, bound in (("yellow", rule.yellow_if), ("red", rule.red_if)) if bound]
     if rule.hold > 1:
-        parts.append(f"for {rule.hold}")
+        parts.append(f"for {rule.hold} periods")
     if rule.min_sample is not None:
-        parts.append(f"{rule.min_sample.metric} >= {rule.min_sample.gte:g}")
+        parts.append(f"where {rule.min_sample.metric} >= {rule.min_sample.gte:g}")
     return ", ".join(parts)
 
 
@@ -154,8 +159,8 @@ def _card(project: Project, rule: Rule) -> RuleCard:
     )
 
 
-def series_of(judgement: Judgement, keys: Sequence[SeriesKey]) -> dict[SeriesKey, Series]:
-    """The recent past of these slices with the band and the bounds by which they were judged."""
+def series_of(project: Project, judgement: Judgement, keys: Sequence[SeriesKey]) -> dict[SeriesKey, Series]:
+    """The recent past of these slices with the band and the bounds by which they were judged, night by night."""
     found = {}
     for key in keys:
         days = PLOT_DAYS if key.grain == "day" else PLOT_HOURS // 24
@@ -166,32 +171,26 @@ def series_of(judgement: Judgement, keys: Sequence[SeriesKey]) -> dict[SeriesKey
             member=key.member,
             grain=key.grain,
             start=start,
-            until=_after(key.until, key.grain),
+            until=key.until + (timedelta(days=1) if key.grain == "day" else timedelta(hours=1)),
         )
-        verdicts = _verdicts_of(judgement, key)
-        points = tuple(
-            Point(period, _number(value), *verdicts.get(period, (None, None))[:2])
-            for period, value in zip(
-                (one.to_pydatetime() for one in frame["period_start"]), frame["value"].tolist(), strict=True
-            )
+        verdicts = latest_verdicts(
+            project.settings.evaluations_dir, key.rule, key.dimension, key.member, start=start
+        ).to_dict("records")
+        judged: dict[Any, Any] = {row["period_start"].to_pydatetime(): row for row in verdicts}
+        points = []
+        for row in frame.to_dict("records"):
+            period = row["period_start"].to_pydatetime()
+            band = judged.get(period, {})
+            points.append(Point(period, _number(row["value"]), _number(band.get("lower")), _number(band.get("upper"))))
+        last = judged.get(key.until, {})
+        found[key] = Series(
+            tuple(points),
+            yellow_bound=_number(last.get("yellow_bound")),
+            red_bound=_number(last.get("red_bound")),
+            dimension=key.dimension,
+            member=key.member,
         )
-        last = verdicts.get(key.until, (None, None, None, None))
-        found[key] = Series(points, last[2], last[3])
     return found
-
-
-def _after(period: datetime, grain: str) -> datetime:
-    return period + (timedelta(days=1) if grain == "day" else timedelta(hours=1))
-
-
-def _verdicts_of(
-    judgement: Judgement, key: SeriesKey
-) -> dict[datetime, tuple[float | None, float | None, float | None, float | None]]:
-    table = judgement.evaluations.table.filter(
-        (pc.field("rule") == key.rule) & (pc.field("member") == key.member) & (pc.field("dimension") == key.dimension)
-    )
-    columns = ("period_start", "lower", "upper", "yellow_bound", "red_bound")
-    return {row[columns[0]]: tuple(row[name] for name in columns[1:]) for row in table.select(columns).to_pylist()}
 
 
 def _number(value: float | None) -> float | None:

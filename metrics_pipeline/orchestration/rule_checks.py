@@ -22,6 +22,7 @@ from metrics_pipeline.orchestration.judging import (
     rule_text,
     rules_by_asset,
     series_of,
+    thresholds_text,
 )
 from metrics_pipeline.orchestration.keys import EVALUATIONS_KEY, PUBLISHED_HOURLY_KEY, PUBLISHED_KEY
 from metrics_pipeline.orchestration.resources import Project
@@ -112,7 +113,12 @@ def _spec(project: Project, key: dg.AssetCheckKey, group: Sequence[Rule]) -> dg.
     first = group[0]
     if len(group) == 1:
         description = f"{first.annotations.summary_zh} {first.annotations.summary} — {first.why}"
-        metadata = {"rule": rule_text(first), "owner": first.owner, "scenario": first.scenario}
+        metadata = {
+            "rule": rule_text(first),
+            "thresholds": thresholds_text(first),
+            "owner": first.owner,
+            "scenario": first.scenario,
+        }
     else:
         description = f"{len(group)} rules on {first.metric}."
         metadata = {"rules": ", ".join(rule.id for rule in group)}
@@ -202,7 +208,8 @@ def _metadata(found: _Found) -> dict[str, Any]:
         metadata["worst_slice"] = f"{rule.dimension}={summary.worst_member}"
     if breached:
         metadata["worst_slices"] = _worst_table(rule, newest, is_hidden=is_hidden)
-    metadata["rule"], _, metadata["thresholds"] = rule_text(rule).partition(", ")
+    metadata["rule"] = rule_text(rule)
+    metadata["thresholds"] = thresholds_text(rule)
     metadata["link"] = dg.MetadataValue.url(check_url(project, rule))
     metadata["owner"] = rule.owner
     if rule.annotations.runbook:
@@ -262,7 +269,7 @@ def _plot(project: Project, rule: Rule, newest: Evaluations, judgement: Judgemen
     row = worst.iloc[0]
     period: datetime = row["period_start"].to_pydatetime()
     key = SeriesKey(rule.id, rule.metric, str(row["dimension"]), str(row["member"]), rule.grain, period)
-    series = series_of(judgement, [key])[key]
+    series = series_of(project, judgement, [key])[key]
     if not series.points:
         return None
     metric = metric_of(project, rule)

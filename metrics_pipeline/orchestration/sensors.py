@@ -40,7 +40,9 @@ def build_sensors(settings: Settings, deliver: dg.JobDefinition) -> list[Any]:
             requests = [dg.RunRequest(run_key=f"due:{int(datetime.now(UTC).timestamp()) // DUE_SECONDS}")]
         cursor = str(events.records[-1].storage_id) if events.records else context.cursor
         if not requests:
-            return dg.SensorResult(skip_reason="No alerts were written and nothing in the outbox is due.", cursor=cursor)
+            return dg.SensorResult(
+                skip_reason="No alerts were written and nothing in the outbox is due.", cursor=cursor
+            )
         return dg.SensorResult(run_requests=requests, cursor=cursor)
 
     @dg.run_failure_sensor(

@@ -331,12 +331,11 @@ def latest_verdicts(directory: Path, rule: str, dimension: str, member: str, *, 
     """The last verdict of each period of one slice from the day `start` on, oldest first; `COLUMNS`, for plots."""
     months = sorted(folder for folder in directory.glob("month=*") if folder.name >= f"month={start:%Y-%m}")
     files = [file for folder in months for file in sorted(folder.glob("*.parquet"))]
-    source = (
-        parquet(files) if files else f"(SELECT {', '.join(f'NULL::VARCHAR AS {name}' for name in COLUMNS)} LIMIT 0)"
-    )
+    if not files:
+        return _frame(pa.table({name: pa.array([], pa.null()) for name in COLUMNS}))
     with duckdb.connect() as con:
         return con.execute(
-            f"""SELECT {", ".join(f"{name}::{_TYPES.get(name, 'VARCHAR')} AS {name}" for name in COLUMNS)} FROM {source}
+            f"""SELECT {", ".join(f"{name}::{_TYPES.get(name, 'VARCHAR')} AS {name}" for name in COLUMNS)} FROM {parquet(files)}
             WHERE rule = $rule AND dimension = $dimension AND member = $member AND period_start >= $start
             QUALIFY row_number() OVER (PARTITION BY period_start ORDER BY evaluated_at DESC) = 1
             ORDER BY period_start""",
