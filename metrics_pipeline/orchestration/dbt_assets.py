@@ -136,14 +136,16 @@ def _layer(props: Mapping[str, Any]) -> str:
 def build_dbt_assets(project: Project) -> list[dg.AssetsDefinition]:
     """The daily asset definition (everything but the hourly tables) and the hourly one."""
     manifest = project.manifest_path
-    hourly_models = _hourly_models(validate_manifest(manifest))
+    hourly_names = hourly_models(validate_manifest(manifest))
+    hourly_only = " ".join(f"fqn:{name}" for name in hourly_names)
+    hourly_select = [*hourly_names, *stored_ancestors(validate_manifest(manifest), hourly_names)]
     translator = PyramidTranslator(project.catalogue)
     daily = daily_partitions(project.settings)
     hourly = hourly_partitions(project.settings)
 
     @dbt_assets(
         manifest=manifest,
-        exclude=hourly_models,
+        exclude=hourly_only,
         name="dbt_daily",
         dagster_dbt_translator=translator,
         partitions_def=daily,
@@ -153,11 +155,11 @@ def build_dbt_assets(project: Project) -> list[dg.AssetsDefinition]:
     )
     def dbt_daily(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
         window = project.window(window_of(context.partition_key_range, context.run.tags))
-        yield from _build(context, dbt, project, translator, window, everything=not context.is_subset)
+        yield from _build(context, dbt, project, translator, window)
 
     @dbt_assets(
         manifest=manifest,
-        select=hourly_models,
+        select=hourly_only,
         name="dbt_hourly",
         dagster_dbt_translator=translator,
         partitions_def=hourly,
@@ -166,25 +168,32 @@ def build_dbt_assets(project: Project) -> list[dg.AssetsDefinition]:
         pool=WRITER_POOL,
     )
     def dbt_hourly(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
-        yield from _build(
-            context,
-            dbt,
-            project,
-            translator,
-            window_of(context.partition_key_range, context.run.tags),
-            everything=False,
-        )
+        window = window_of(context.partition_key_range, context.run.tags)
+        yield from _build(context, dbt, project, translator, window, select=hourly_select)
 
     return [dbt_daily, dbt_hourly]
 
 
-def _hourly_models(manifest: Mapping[str, Any]) -> str:
-    """A dbt selection of the hourly metrics and the cubes they are made of, model by model."""
-    return " ".join(
-        f"fqn:{node['name']}"
+def hourly_models(manifest: Mapping[str, Any]) -> list[str]:
+    """The hourly metrics and the cubes they are made of."""
+    return [
+        node["name"]
         for node in manifest["nodes"].values()
         if node["resource_type"] == "model" and node["name"].endswith(HOURLY_SUFFIX)
-    )
+    ]
+
+
+def stored_ancestors(manifest: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Models above `names` that are tables: an hour needs them as of now, while views follow by themselves."""
+    waiting = [node for node in manifest["nodes"].values() if node["name"] in set(names)]
+    seen: dict[str, str] = {}
+    while waiting:
+        for parent_id in waiting.pop().get("depends_on", {}).get("nodes", []):
+            parent = manifest["nodes"].get(parent_id)
+            if parent is not None and parent["resource_type"] == "model" and parent_id not in seen:
+                seen[parent_id] = parent["name"] if parent["config"]["materialized"] != "view" else ""
+                waiting.append(parent)
+    return sorted(name for name in seen.values() if name and name not in set(names))
 
 
 def _build(
@@ -194,22 +203,23 @@ def _build(
     translator: PyramidTranslator,
     window: Window,
     *,
-    everything: bool,
+    select: Sequence[str] | None = None,
 ) -> Iterator[Any]:
     """One dbt process for the window; yields the events of the selected assets.
 
-    With `everything` the hourly tables are built with the daily ones, so that late rows reach them in the same dbt
-    start; what is not this definition's own asset is recorded as an observation.
+    A whole run builds `select` (default: the whole project), which is more than the definition's own assets: the
+    hourly tables with the daily ones, so that late rows reach them in the same dbt start. What is not this
+    definition's own asset is recorded as an observation. A run of chosen assets builds just these.
     """
     context.log.info(f"dbt window: {window.start} to {window.until} (exclusive), {window.days} days")
     manifest = validate_manifest(project.manifest_path)
     target = project.settings.dbt_target_dir
-    arguments = dbt_arguments(project.settings, window)
     with process_environment(dbt_environment(project.settings, window)):
-        if everything:
-            invocation = dbt.cli(arguments, manifest=manifest, dagster_dbt_translator=translator, target_path=target)
+        if context.is_subset:
+            invocation = dbt.cli(dbt_arguments(project.settings, window), context=context, target_path=target)
         else:
-            invocation = dbt.cli(arguments, context=context, target_path=target)
+            arguments = dbt_arguments(project.settings, window, select)
+            invocation = dbt.cli(arguments, manifest=manifest, dagster_dbt_translator=translator, target_path=target)
     selected = context.selected_asset_keys
     try:
         for message in invocation.stream_raw_events():
@@ -222,7 +232,7 @@ def _build(
                         dg.AssetObservation(
                             _key(manifest, translator, unique_id),
                             metadata={"from": str(window.start), "until": str(window.until)},
-                            description="Built with the daily tables.",
+                            description="Built by a run of other assets.",
                         )
                     )
                     continue
