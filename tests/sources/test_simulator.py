@@ -109,6 +109,20 @@ def test_continued_shop_keeps_its_past(small: Path, tmp_path: Path) -> None:
     assert set((small / "labels.jsonl").read_text("utf-8").splitlines()) < set(labels)
 
 
+def test_killed_while_it_continues_a_shop_is_the_shop_it_was(small: Path, tmp_path: Path) -> None:
+    def kill(stage: str, share: float) -> None:
+        if share > 0.5:
+            raise KeyboardInterrupt
+
+    make_small(tmp_path)
+    later = UNTIL + timedelta(days=25)
+    span = SimulatorSource(tmp_path).coverage("orders")
+    with pytest.raises(KeyboardInterrupt):
+        simulate(tmp_path, seed=7, scale=0.02, days=66, until=later, progress=kill)
+    assert SimulatorSource(tmp_path).coverage("orders") == span
+    assert simulate(tmp_path, seed=7, scale=0.02, days=66, until=later).start == UNTIL - timedelta(days=65)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

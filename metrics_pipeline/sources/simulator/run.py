@@ -113,7 +113,7 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a folder holds; written last, so its presence means that all files are there."""
+    """What a folder holds at least; written last, so its presence means that all files up to `until` are there."""
 
     generator: int
     seed: int
@@ -189,7 +189,8 @@ def simulate(
     anchor = known.anchor if known else until
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / MANIFEST).unlink(missing_ok=True)
+        if known is None:  # a shop that is continued keeps its past: until the new manifest is there, the old one is true
+            (directory / MANIFEST).unlink(missing_ok=True)
     except OSError as error:
         raise SourceError(
             f"{directory}: cannot write the simulated files here ({error.strerror}); choose another folder"
