@@ -189,7 +189,7 @@ def simulate(
     anchor = known.anchor if known else until
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        if known is None:  # a shop that is continued keeps its past: until the new manifest is there, the old one is true
+        if known is None:  # of a shop that is continued the old manifest stays true until the new one is there
             (directory / MANIFEST).unlink(missing_ok=True)
     except OSError as error:
         raise SourceError(
