@@ -1,7 +1,8 @@
 """Sending what waits in the outbox: lease, look again, send, record; retry or give up.
 
 At least once: a crash between sending and recording sends again (the message carries a stable id), a lease keeps two
-senders from sending the same row at once. Nothing leaves the outbox without a record of what the channel answered.
+senders from sending the same row at once, and ends with the process that holds it, or by its time where that cannot be
+seen. Nothing leaves the outbox without a record of what the channel answered.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from metrics_pipeline.settings import Settings
 from metrics_pipeline.store import Store
 from metrics_pipeline.store import alerts as alert_rows
 from metrics_pipeline.store import outbox as rows
+from metrics_pipeline.store.processes import is_gone, process_name
 from metrics_pipeline.store.records import OutboxRow
 
 log = logging.getLogger(__name__)
 
 LEASE = timedelta(minutes=5)
 """Longer than any channel takes for one message (SMTP: a few steps of 20 s each)."""
+_ROUND = "/"
+"""Between the process and the round of sending in the name of a lease's owner."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +100,14 @@ def deliver_due(
     """Send up to `limit` due notifications through the channels given, the most urgent first.
 
     `now`: aware; the clock of all records of this round. Rows of channels that are not given keep waiting. A channel's
-    failure is recorded and never raised; `sender` names this sender (default: a random name).
+    failure is recorded and never raised; `sender` names this sender (default: the process and a random part).
     """
-    owner = sender or uuid.uuid4().hex
+    owner = sender or f"{process_name()}{_ROUND}{uuid.uuid4().hex[:8]}"
     pace = backoff or Backoff()
     words = wording or Wording()
     attempts: list[Delivery] = []
+    with store.writing("outbox") as connection:
+        rows.release(connection, [one for one in rows.lease_owners(connection) if is_gone(one.partition(_ROUND)[0])])
     while len(attempts) < limit:
         with store.writing("outbox") as connection:
             row = rows.lease_next(connection, channels=channels.keys(), owner=owner, now=now, until=now + LEASE)

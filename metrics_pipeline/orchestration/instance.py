@@ -6,7 +6,6 @@ Here: storage, retention, concurrency, monitoring. Not here: which code is loade
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +14,14 @@ from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 from ruamel.yaml import YAML
 
 from metrics_pipeline.settings import Settings
+from metrics_pipeline.store.processes import is_gone, process_name
 
 WRITER_POOL = "build_file"
 """The pool of every step that opens the build file: DuckDB has one writer (docs/architecture.md, Storage)."""
 EVENT_BATCH_SIZE = "1000"
 """Materializations of a range of partitions written at once; 0 would be one transaction each."""
 PROCESS_TAG = "metrics/process"
-"""`host:pid` of a run that executes inside the process that started it, so that a dead one can be told."""
+"""`host:pid:start` of a run that executes inside the process that started it, so that a dead one can be told."""
 
 _RETENTION_DAYS = {"skipped": 7, "started": 30, "success": 90, "failure": 90}
 
@@ -87,7 +87,7 @@ def dagster_environment(settings: Settings) -> Mapping[str, str]:
 
 def process_tag() -> dict[str, str]:
     """The tag by which `end_dead_runs` recognises runs of this process."""
-    return {PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}"}
+    return {PROCESS_TAG: process_name()}
 
 
 def end_dead_runs(instance: DagsterInstance) -> list[str]:
@@ -98,20 +98,9 @@ def end_dead_runs(instance: DagsterInstance) -> list[str]:
     ended = []
     unfinished = RunsFilter(statuses=[DagsterRunStatus.STARTING, DagsterRunStatus.STARTED])
     for run in instance.get_runs(filters=unfinished):
-        host, _, pid = run.tags.get(PROCESS_TAG, "").rpartition(":")
-        if host != socket.gethostname() or not pid.isdigit() or _is_alive(int(pid)):
+        if not is_gone(run.tags.get(PROCESS_TAG, "")):
             continue
         instance.report_run_failed(run, "The process that executed this run is gone. Start it again: nothing is lost.")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         ended.append(run.run_id)
     return ended
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

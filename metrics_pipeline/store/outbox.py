@@ -79,6 +79,20 @@ def lease_next(
     return None if row is None else OutboxRow._make(row)
 
 
+def lease_owners(connection: Connection) -> set[str]:
+    """Who holds leases."""
+    return set(connection.execute(sa.select(outbox.c.lease_owner).where(outbox.c.state == "leased")).scalars())
+
+
+def release(connection: Connection, owners: Collection[str]) -> None:
+    """Put back what these senders had leased, to be sent again."""
+    connection.execute(
+        sa.update(outbox)
+        .where(outbox.c.state == "leased", outbox.c.lease_owner.in_(list(owners)))
+        .values(state="queued", lease_owner=None, lease_until=None)
+    )
+
+
 def record_sent(connection: Connection, row: OutboxRow, *, answer: str, now: datetime) -> bool:
     """Mark a leased row as sent and record the channel's answer; False when the lease was lost meanwhile."""
     values = {"state": "sent", "sent_at": now, "last_error": None}

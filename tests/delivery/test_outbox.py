@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -54,6 +55,18 @@ def test_a_failed_send_keeps_the_row_and_is_tried_again_later(store):
     assert view.next_attempt_at == NOW + timedelta(seconds=90)
     assert deliver_due(store, {"file": channel}, now=NOW + timedelta(seconds=90)).sent == 1
     assert [outcome for outcome, _ in outcomes(store)] == ["retry", "retry", "sent"]
+
+
+def test_what_a_killed_sender_had_taken_is_sent_at_once(store):
+    breach(store, rules=("refund_rate_surge", "b"))
+    with store.writing("outbox") as connection:
+        for owner in (f"{socket.gethostname()}:{2**22 - 1}:5", "elsewhere:7:5"):
+            rows.lease_next(connection, channels=["file"], owner=owner, now=NOW, until=NOW + LEASE)
+    channel = Recorder()
+    report = deliver_due(store, {"file": channel}, now=NOW + timedelta(seconds=1))
+    assert (report.sent, report.waiting) == (1, 1)
+    assert deliver_due(store, {"file": channel}, now=NOW + LEASE).sent == 1
+    assert len(channel.sent) == len({message.id for message, _ in channel.sent}) == 2
 
 
 def test_a_channel_that_works_does_not_count_for_one_that_does_not(store):
