@@ -66,7 +66,7 @@ def test_what_a_killed_sender_had_taken_is_sent_at_once(store):
     report = deliver_due(store, {"file": channel}, now=NOW + timedelta(seconds=1))
     assert (report.sent, report.waiting) == (1, 1)
     assert deliver_due(store, {"file": channel}, now=NOW + LEASE).sent == 1
-    assert len(channel.sent) == len({message.id for message, _ in channel.sent}) == 2
+    assert len(channel.sent) == len({message.id for _, message in channel.sent}) == 2
 
 
 def test_a_channel_that_works_does_not_count_for_one_that_does_not(store):
