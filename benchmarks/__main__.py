@@ -10,11 +10,17 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import evaluate, publish, read
+from benchmarks import evaluate, nightly, publish, read
 from benchmarks.measure import ROOT, MeasureError
 from benchmarks.table import Benchmark, write_section
 
-BENCHMARKS: tuple[Benchmark, ...] = (publish.BENCHMARK, read.BENCHMARK, evaluate.BENCHMARK)
+BENCHMARKS: tuple[Benchmark, ...] = (
+    nightly.GROWTH,
+    nightly.HISTORY,
+    publish.BENCHMARK,
+    read.BENCHMARK,
+    evaluate.BENCHMARK,
+)
 """In the order of the document. A new benchmark is a module with a `BENCHMARK`, listed here."""
 
 DOCUMENT = ROOT / "docs" / "performance.md"
