@@ -23,7 +23,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from metrics_pipeline.sources.contract import Column, Table, Text, load_contract
 from metrics_pipeline.sources.coverage import Days, daily_volumes, infer_days, spans_of, told_days
-from metrics_pipeline.sources.source import Absence, Batch, SourceError, SourceInfo, Span, words_of
+from metrics_pipeline.sources.source import EARLIEST_CLOCK, Absence, Batch, SourceError, SourceInfo, Span, words_of
 
 MAPPING_NAME = "mapping.yml"
 UNREADABLE = "unreadable: "
@@ -181,7 +181,10 @@ class FilesSource:
         return spans_of(self._days[table], self.zone)
 
     def batches(self, table: str, window: Span) -> Iterator[Batch]:
-        """One batch per file, of the rows whose clock lies in `window`, and those whose clock cannot be read."""
+        """One batch per file, of the rows whose clock lies in `window`, and those whose clock cannot be.
+
+        The latter (unreadable, before `EARLIEST_CLOCK`, later than now) lie in no window and would be lost in silence.
+        """
         mapped = self.mapping.tables.get(table)
         if mapped is None:
             return
@@ -192,8 +195,14 @@ class FilesSource:
             if entry.clock_column is not None:
                 clock = _clock(entry.clock_column)
                 start, until = self._bounds(entry.clock_column, window)
+                impossible = f"{clock} IS NULL OR {clock} < DATE '{EARLIEST_CLOCK}'"
+                if entry.clock_column.not_future:
+                    now = "timezone('UTC', now())"
+                    if entry.clock_column.type == "date":
+                        now = f"CAST(timezone({query.parameter(self.mapping.timezone)}, now()) AS DATE)"
+                    impossible += f" OR {clock} > {now}"
                 sql = (
-                    f"SELECT * FROM ({sql}) AS mapped WHERE {clock} IS NULL"
+                    f"SELECT * FROM ({sql}) AS mapped WHERE {impossible}"
                     f" OR ({clock} >= {query.parameter(start)} AND {clock} < {query.parameter(until)})"
                 )
             name = path.relative_to(self.path.parent) if path.is_relative_to(self.path.parent) else path

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Protocol
 
 
 class SourceError(ValueError):
     """Input that a source cannot use: names file, line or column, what was expected and what to do."""
 
+
+EARLIEST_CLOCK = date(2000, 1, 1)
+"""An event before this is a clock error (an epoch zero, a two-digit year), not history."""
 
 _HINTS = ("Possible fix", "Possible Solution", "The search space", "LINE 1:", "Did you mean", "  file =")
 

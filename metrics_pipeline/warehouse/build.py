@@ -39,6 +39,7 @@ _BOOKKEEPING = (
     " (batch_id VARCHAR, table_name VARCHAR, source VARCHAR, rows_read BIGINT, rows_accepted BIGINT,"
     " rows_unchanged BIGINT, rows_duplicate BIGINT, rows_quarantined BIGINT, clock_min TIMESTAMP,"
     " clock_max TIMESTAMP, loaded_at TIMESTAMP)",
+    "ALTER TABLE raw._loads ADD COLUMN IF NOT EXISTS rows_clockless BIGINT DEFAULT 0",
     "CREATE TABLE IF NOT EXISTS raw._quarantine"
     " (table_name VARCHAR, batch_id VARCHAR, row_key VARCHAR, reason VARCHAR, row_json VARCHAR,"
     " quarantined_at TIMESTAMP)",

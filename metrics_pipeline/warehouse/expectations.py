@@ -125,7 +125,10 @@ def gather_facts(
         f"""
         WITH rows_in_window AS (SELECT * FROM raw.{table.name} {where}),
         last_load AS (
-          SELECT coalesce(sum(rows_read), 0) AS rows_read, coalesce(sum(rows_quarantined), 0) AS rows_quarantined
+          SELECT
+            coalesce(sum(rows_read), 0) AS rows_read,
+            coalesce(sum(rows_quarantined), 0) AS rows_quarantined,
+            coalesce(sum(rows_clockless), 0) AS rows_clockless
           FROM raw._loads WHERE table_name = $table_name AND loaded_at = $loaded_at
         )
         SELECT
@@ -163,7 +166,8 @@ def _facts(table: Table, quarantine_limit: float) -> list[_Fact]:
     facts = [
         _Fact(
             "quarantined__share",
-            "(SELECT coalesce(rows_quarantined / nullif(rows_read, 0), 0.0) FROM last_load)",
+            "(SELECT coalesce((rows_quarantined - rows_clockless) / nullif(rows_read - rows_clockless, 0), 0.0)"
+            " FROM last_load)",
             f"at most {quarantine_limit:.1%} of the delivered rows in quarantine",
             quarantine_limit,
         ),
@@ -181,6 +185,17 @@ def _facts(table: Table, quarantine_limit: float) -> list[_Fact]:
             f"no two rows with the same key ({', '.join(table.key)})",
         ),
     ]
+    if table.clock is not None:
+        facts.append(
+            _Fact(
+                # Rows that belong to no window come with each of them.
+                "clockless__share",
+                "(SELECT coalesce(rows_clockless"
+                f" / nullif(rows_clockless + (SELECT count(*) FROM raw.{table.name}), 0), 0.0) FROM last_load)",
+                f"at most {quarantine_limit:.1%} of all rows without a usable {table.clock}",
+                quarantine_limit,
+            )
+        )
     for column in table.columns:
         if column.required:
             facts.append(

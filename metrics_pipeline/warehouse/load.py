@@ -20,11 +20,9 @@ import duckdb
 from duckdb import DuckDBPyConnection
 
 from metrics_pipeline.sources.contract import Column, Table, load_contract
-from metrics_pipeline.sources.source import Batch, Source, SourceError, Span, words_of
+from metrics_pipeline.sources.source import EARLIEST_CLOCK, Batch, Source, SourceError, Span, words_of
 from metrics_pipeline.warehouse.build import BuildError, connect_build, ensure_raw_schema
 
-EARLIEST_CLOCK = date(2000, 1, 1)
-"""An event before this is a clock error (an epoch zero, a two-digit year), not history."""
 MASK = "***"
 _MOST_RANGES = 16
 _FILE_ENDINGS = (".parquet", ".csv", ".csv.gz", ".tsv", ".json")
@@ -312,11 +310,13 @@ class _TableLoader:
         if column.minimum is not None:
             rules.append((f"{name} < {column.minimum}", f"{name}: below {column.minimum}"))
         if column.not_future:
-            limit = f"DATE '{self.today}'" if column.type == "date" else f"TIMESTAMP '{self.now}'"
-            rules.append((f"{name} > {limit}", f"{name}: in the future"))
+            rules.append((f"{name} > {self._latest(column)}", f"{name}: in the future"))
         if name == self.table.clock:
             rules.append((f"{name} < DATE '{EARLIEST_CLOCK}'", f"{name}: before {EARLIEST_CLOCK}"))
         return rules
+
+    def _latest(self, column: Column) -> str:
+        return f"DATE '{self.today}'" if column.type == "date" else f"TIMESTAMP '{self.now}'"
 
     # -- quarantine | accept ---------------------------------------------------------------------------------------
 
@@ -329,7 +329,14 @@ class _TableLoader:
         duplicate = 0
         if distinct != good:
             duplicate = self._resolve_repeated_keys()
-        (quarantined,) = self._row("SELECT count(*) FROM temp._checked WHERE _reason IS NOT NULL")
+        column = self.table.clock_column
+        clockless = "false"
+        if column is not None:
+            clockless = f"{clock} IS NULL OR {clock} < DATE '{EARLIEST_CLOCK}'"
+            clockless += f" OR {clock} > {self._latest(column)}" if column.not_future else ""
+        quarantined, clockless_rows = self._row(
+            f"SELECT count(*), count(*) FILTER ({clockless}) FROM temp._checked WHERE _reason IS NOT NULL"
+        )
         if quarantined:
             self._quarantine(batch)
         bounds = f"min({clock}), max({clock})" if clock else "min(NULL), max(NULL)"
@@ -343,7 +350,7 @@ class _TableLoader:
             "quarantined": quarantined,
         }
         self.con.execute(
-            "INSERT INTO raw._loads VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO raw._loads VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 batch.batch_id,
                 self.table.name,
@@ -352,6 +359,7 @@ class _TableLoader:
                 clock_min,
                 clock_max,
                 self.now,
+                clockless_rows,
             ],
         )
         return counts, days

@@ -127,6 +127,18 @@ def test_only_rows_of_the_window_are_loaded(tmp_path: Path) -> None:
     assert report.rows_quarantined == 1
 
 
+def test_a_clock_that_cannot_be_is_quarantined_whatever_the_window(tmp_path: Path) -> None:
+    path = write_mapping(
+        tmp_path,
+        HEAD + ORDERS,
+        orders="id,at,who\na,2025-11-11 00:30:00,u\nahead,2999-11-11 00:30:00,u\nzero,1970-01-01 08:00:00,u\n",
+    )
+    window = Span(datetime(2025, 11, 10, 16), datetime(2025, 11, 11, 16))
+    report, (rows,) = run(path, tmp_path, "SELECT row_key, reason FROM raw._quarantine ORDER BY row_key", window=window)
+    assert (report.rows_accepted, report.rows_quarantined) == (1, 2)
+    assert rows == [("ahead", "ordered_at: in the future"), ("zero", "ordered_at: before 2000-01-01")]
+
+
 def test_parquet_keeps_its_types_and_odd_column_names_are_quoted(tmp_path: Path) -> None:
     duckdb.execute(
         'COPY (SELECT \'p\' AS "sku ""x""", DATE \'2025-11-11\' AS "日期", \'w\' AS w, 5 AS n)'

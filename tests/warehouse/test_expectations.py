@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -23,8 +23,8 @@ def con(tmp_path: Path) -> Iterator[DuckDBPyConnection]:
         yield connection
 
 
-def run(con: DuckDBPyConnection, queries: dict[str, str]) -> None:
-    load(con, LiteralSource(queries), list(queries), WINDOW, now=NOW, timezone="Asia/Shanghai")
+def run(con: DuckDBPyConnection, queries: dict[str, str], now: datetime = NOW) -> None:
+    load(con, LiteralSource(queries), list(queries), WINDOW, now=now, timezone="Asia/Shanghai")
 
 
 def lines(count: int, order: str = "'o' || n") -> str:
@@ -66,6 +66,30 @@ def test_too_much_in_quarantine_fails_and_names_the_reasons(con: DuckDBPyConnect
     assert verdict.failures == ("orders: expected at most 5.0% of the delivered rows in quarantine; found 0.1",)
     assert verdict.metadata["quarantine_reasons"] == "items_amount: below 0 (10 rows)"
     assert validate_table(con, "orders", WINDOW, quarantine_limit=0.1).success
+
+
+def test_rows_without_a_usable_clock_are_judged_by_all_of_the_table(con: DuckDBPyConnection) -> None:
+    """They come with every window, because they belong to none: a night must not fail for the old ones of a year."""
+
+    def delivery(good: int, bad: int) -> dict[str, str]:
+        clockless = (
+            f"SELECT 'x' || n, CASE n % 2 WHEN 0 THEN 'soon' ELSE '1970-01-01' END, 'c' FROM range({bad}) AS r(n)"
+        )
+        return {
+            "orders": f"SELECT order_id, ordered_at::VARCHAR AS ordered_at, customer_id FROM ({orders(good)}) UNION ALL {clockless}"
+        }
+
+    run(con, delivery(1000, 10))
+    assert validate_table(con, "orders", WINDOW).success
+    run(con, delivery(20, 10), NOW + timedelta(days=1))
+    verdict = validate_table(con, "orders", WINDOW)
+    assert verdict.success
+    assert verdict.metadata["quarantined_rows"] == 10
+    for day in (2, 3):  # a second attempt at the same delivery is no better than the first
+        run(con, delivery(20, 100), NOW + timedelta(days=day))
+        assert validate_table(con, "orders", WINDOW).failures == (
+            "orders: expected at most 5.0% of all rows without a usable ordered_at; found 0.0909091",
+        )
 
 
 def test_lines_without_their_order_fail(con: DuckDBPyConnection) -> None:
