@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -69,7 +69,9 @@ class Settings(BaseModel):
     """Days before the newest one that the nightly run rebuilds, for late data."""
     sku_days: int = Field(default=92, ge=35)
     """How many of its newest days a backfill builds slices by SKU for; nightly runs add to them (docs/operations.md)."""
-    locale: str = "zh"
+    distinct_counts: Literal["exact", "approximate"] = "exact"
+    """How visitors and buyers are counted; approximate = HyperLogLog, about 2 % error, a fraction of the work."""
+    locale: Literal["zh", "en"] = "zh"
     """Language of messages: zh or en (the other language follows in every message where room allows)."""
     ui_url: str = "http://127.0.0.1:3000"
     """Where links in messages point: the Dagster UI."""
@@ -130,6 +132,7 @@ _ENV = {
     "METRICS_STORE_URL": "store_url",
     "METRICS_LATE_DAYS": "late_days",
     "METRICS_SKU_DAYS": "sku_days",
+    "METRICS_DISTINCT": "distinct_counts",
     "METRICS_LOCALE": "locale",
     "METRICS_UI_URL": "ui_url",
     "METRICS_SMTP_URL": "smtp_url",

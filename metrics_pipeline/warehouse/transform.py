@@ -90,6 +90,7 @@ def dbt_environment(settings: Settings, window: Window | None = None) -> dict[st
         "METRICS_BUILD_PATH": str(settings.build_path),
         "METRICS_TIMEZONE": settings.installation.timezone,
         "METRICS_SKU_DAYS": str(settings.sku_days),
+        "METRICS_DISTINCT": settings.distinct_counts,
         "METRICS_BATCH_SIZE": "day" if window is None else batch_size(window),
         "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
     }

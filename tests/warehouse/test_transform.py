@@ -88,6 +88,7 @@ def test_the_environment_names_build_file_zone_and_batch(settings: Settings) -> 
         "METRICS_BUILD_PATH": str(settings.build_path),
         "METRICS_TIMEZONE": "America/Sao_Paulo",
         "METRICS_SKU_DAYS": "92",
+        "METRICS_DISTINCT": "exact",
         "METRICS_BATCH_SIZE": "day",
         "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
     }
