@@ -8,10 +8,17 @@ there are fewer than ten events to a day a median of counts is a lottery, and su
 Scale, in the metric's unit, is the larger of
 - 1.4826 × the median absolute relative residual of all weekdays of these weeks (a robust standard deviation), widened
   by 1/n of the same weekdays for what the index itself does not know, and
-- a noise floor: Poisson for counts, binomial for shares, 1/√denominator for averages such as order value, one event
-  in any case, plus the uncertainty of the expectation; so a small slice is quiet, and
+- half of what the level moved since the week before: after a week that was itself unusual, the return is no surge, and
+- a noise floor: Poisson for counts and for counts per exposure (complaints per order), binomial for shares,
+  1/√denominator for averages such as order value, one event in any case, plus the uncertainty of the expectation; so a
+  small slice is quiet, and
 - 3 % of the expectation: the rule for a history that never moves (its median residual is 0). On a promotion day
   `widening` (`promotions.py`) takes the place of the 3 %. Of a share above one half both are taken of its complement.
+
+A young series, with fewer than four weeks that follow a week with a level, cannot tell growth from noise: its level is
+taken as constant, so the expectation is the median of at least three same weekdays, and each residual is that of a value
+against the mean of the *other* same weekdays, which is how wrong such an expectation has been. A shop that grows fast
+has a wide band then.
 
 Method: seasonal median/MAD (Leys et al., 2013, for MAD against standard deviation) on multiplicatively level-adjusted
 values; the floor is the variance of the count models themselves. Residuals are within-sample for the index and
@@ -23,6 +30,8 @@ from __future__ import annotations
 
 MIN_SAME_SLOT = 4
 """Same weekdays (and hours) that must have a value."""
+MIN_SAME_SLOT_YOUNG = 3
+"""The same of a young series."""
 MIN_RESIDUALS = 14
 """Values of any weekday behind the scale."""
 MIN_LEVEL_DAYS = 3
@@ -78,10 +87,11 @@ band_weeks AS MATERIALIZED (
 band_level AS (
     SELECT
         spec_no, series_no, day_no,
-        min_by(level, week) AS level, min_by(events, week) AS events, min_by(exposure, week) AS exposure
+        min_by(level, week) AS level, min_by(events, week) AS events, min_by(exposure, week) AS exposure,
+        list(level ORDER BY week)[2] AS earlier_level, count(*) FILTER (WHERE week > 0) < {MIN_SAME_SLOT} AS is_young
     FROM band_weeks
-    WHERE week < {MIN_SAME_SLOT + 1}
     GROUP BY spec_no, series_no, day_no
+    HAVING min(week) <= {MIN_SAME_SLOT}
 ),
 -- history of the same hour, each value with what the level of the week before it let expect.
 band_past AS MATERIALIZED (
@@ -96,10 +106,14 @@ band_past AS MATERIALIZED (
     WHERE h.n IS NOT NULL AND NOT h.is_event
 ),
 band_history AS MATERIALIZED (
-    SELECT p.spec_no, p.series_no, p.period_start, p.weekday_offset, p.n, p.d, p.d * w.level AS expected
+    SELECT
+        p.spec_no, p.series_no, p.period_start, p.weekday_offset, p.n, p.d, l.is_young,
+        p.d * CASE WHEN l.is_young THEN l.level ELSE w.level END AS expected
     FROM band_past AS p
-    JOIN band_weeks AS w
+    JOIN band_level AS l ON l.spec_no = p.spec_no AND l.series_no = p.series_no AND l.day_no = p.day_no
+    LEFT JOIN band_weeks AS w
         ON w.spec_no = p.spec_no AND w.series_no = p.series_no AND w.day_no = p.day_no AND w.week = p.week_before
+    WHERE l.is_young OR w.level IS NOT NULL
 ),
 band_index AS MATERIALIZED (
     SELECT
@@ -108,14 +122,25 @@ band_index AS MATERIALIZED (
             WHEN avg(expected) >= {THICK} THEN median(n / nullif(expected, 0))
             ELSE (sum(n) + 1) / (sum(expected) + 1)
         END AS slot_index,
-        sum(n) AS events, sum(d) AS exposure, count(*) AS history
+        sum(n / nullif(expected, 0)) AS summed, sum(n) AS events, sum(d) AS exposure, count(*) AS history
     FROM band_history
     GROUP BY spec_no, series_no, period_start, weekday_offset
 ),
 band_spread AS (
     SELECT
         h.spec_no, h.series_no, h.period_start, count(*) AS residuals,
-        coalesce(median(abs(h.n / nullif(h.expected * i.slot_index, 0) - 1)), 0) AS median_residual,
+        coalesce(
+            median(
+                abs(
+                    h.n / nullif(
+                        h.expected * CASE
+                            WHEN h.is_young THEN (i.summed - h.n / nullif(h.expected, 0)) / nullif(i.history - 1, 0)
+                            ELSE i.slot_index
+                        END, 0
+                    ) - 1
+                )
+            ), 0
+        ) AS median_residual,
         bool_and(h.n = floor(h.n)) AS is_whole, bool_and(h.n <= h.d) AS is_share
     FROM band_history AS h
     JOIN band_index AS i
@@ -137,7 +162,8 @@ band_expected AS (
         l.level * coalesce(f.lift, i.slot_index) AS expected,
         s.is_whole, s.is_share,
         greatest(
-            1.4826 * s.median_residual * (1 + 1.0 / i.history),
+            1.4826 * s.median_residual * CASE WHEN l.is_young THEN 1 ELSE 1 + 1.0 / i.history END,
+            CASE WHEN l.is_young THEN 0 ELSE 0.5 * abs(coalesce(l.earlier_level, l.level) / nullif(l.level, 0) - 1) END,
             CASE
                 WHEN t.promotions = 'ordinary' THEN {RELATIVE_FLOOR}
                 WHEN f.lift IS NOT NULL THEN {LAST_EVENT_SPREAD}
@@ -161,7 +187,8 @@ band_expected AS (
         ON f.spec_no = t.spec_no AND f.series_no = t.series_no AND f.period_start = t.period_start
     LEFT JOIN events AS e ON e.day_no = t.day_no
     WHERE l.level >= 0 AND l.exposure > 0 AND i.exposure > 0
-        AND i.history >= {MIN_SAME_SLOT} AND s.residuals >= {MIN_RESIDUALS}
+        AND i.history >= CASE WHEN l.is_young THEN {MIN_SAME_SLOT_YOUNG} ELSE {MIN_SAME_SLOT} END
+        AND s.residuals >= {MIN_RESIDUALS}
 ),
 band_judged AS (
     SELECT
@@ -171,6 +198,8 @@ band_judged AS (
             CASE
                 WHEN is_ratio AND is_share
                     THEN sqrt(expected * greatest(1 - expected, 0) * (1 / d + exposure_uncertainty) + 1 / (d * d))
+                WHEN is_ratio AND is_whole
+                    THEN sqrt(greatest(expected, power(expected, 2)) * (1 / d + exposure_uncertainty) + 1 / (d * d))
                 WHEN is_ratio THEN expected * sqrt(1 / d + exposure_uncertainty)
                 WHEN is_whole THEN sqrt(expected + 1 + power(expected, 2) * event_uncertainty)
                 ELSE 0

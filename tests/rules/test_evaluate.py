@@ -101,12 +101,12 @@ BAND = make_rule(expr="band(seasonal)", yellow_if="outside 4", red_if="outside 6
 
 
 def test_band_with_the_shortest_history_can_fire(tmp_path):
-    row = only(judge(Shop().add("orders_paid", [*weekly_wave(31), 900.0]), tmp_path, BAND))
+    row = only(judge(Shop().add("orders_paid", [*weekly_wave(21), 900.0]), tmp_path, BAND))
     assert (row.tier, row.reason) == ("red", "breach")
 
 
-def test_band_needs_four_same_weekdays(tmp_path):
-    row = only(judge(Shop().add("orders_paid", [*weekly_wave(30), 900.0]), tmp_path, BAND))
+def test_band_needs_three_same_weekdays(tmp_path):
+    row = only(judge(Shop().add("orders_paid", [*weekly_wave(20), 900.0]), tmp_path, BAND))
     assert (row.tier, row.reason) == ("no_data", "no_baseline")
 
 

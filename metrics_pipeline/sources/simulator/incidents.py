@@ -8,7 +8,7 @@ shop are quiet: detectors may learn from them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -79,6 +79,11 @@ _KINDS: dict[str, _Kind] = {
         "stock", ("inventory_snapshots", "orders", "order_items"),
         ("stock_on_hand", "stock_cover_days", "out_of_stock_skus", "out_of_stock_rate", "units_sold", "hot_product_conversion_rate"), "down",
         "Best seller {member} is sold out: the supplier does not deliver.", "爆品 {member} 断货:供应商未按时到货。",
+    ),
+    "natural_stock_out": _Kind(
+        "stock", ("inventory_snapshots", "orders", "order_items"), ("stock_cover_days", "units_sold"), "down",
+        "Best seller {member} is sold out: it sold faster, or its delivery came later, than planned.",
+        "爆品 {member} 断货:销售快于计划或到货晚于计划。",
     ),
     "payment_outage": _Kind(
         "payment_conversion", ("payments",), ("payment_conversion_rate", "orders_paid", "paid_amount", "gmv", "order_health"), "down",
@@ -417,12 +422,21 @@ def _fill(planner: _Planner, low: int, high: int, rng: np.random.Generator) -> N
         planner.place("payment_outage", low, high, rng, hours=(19, 23), magnitude=0.9)
 
 
-def labels(incidents: tuple[Incident, ...], year: Year, until: int) -> list[dict[str, Any]]:
+def labels(
+    incidents: tuple[Incident, ...],
+    year: Year,
+    until: int,
+    sold_out: Iterable[tuple[str, int, int]] = (),
+) -> list[dict[str, Any]]:
     """The labels of everything that began by day number `until`, by first day: incidents, promotions, holidays.
+
+    `sold_out`: (SKU, first day, last day) of best sellers that ran out although nobody planned it. They become labels of
+    the kind `natural_stock_out` with `natural: true`, so that an alert on a true stock-out is no false alarm.
 
     Fields: id, kind, scenario, tables (disturbed), metrics (ids expected to move), direction (up | down | none),
     dimension and member (as in metric tables; `all` = the shop), starts_on and ends_on (shop days, inclusive), magnitude,
-    is_harmless, description {en, zh}; for some: hours ([from, until) of each day, shop-local), arrives_on (of late rows).
+    is_harmless, description {en, zh}; for some: hours ([from, until) of each day, shop-local), arrives_on (of late rows),
+    natural.
     Magnitude is the share that fails, is late, lost or missing (payment_outage, warehouse_delay, tracking_loss, late_load,
     sales_drop, stock_out), the share of buyers who complain (complaint_surge), the factor on the usual level (refund_surge,
     ad_burn), or the addition to it (bot_traffic, double_tracking, promotion, holiday).
@@ -442,6 +456,19 @@ def labels(incidents: tuple[Incident, ...], year: Year, until: int) -> list[dict
                 words={"name": occasion.en, "name_zh": occasion.zh},
             )
         )
+    for sku, first, last in sold_out:
+        if not QUIET_DAYS <= first <= until:
+            continue
+        on, kind = _day(year, first), "natural_stock_out"
+        row = _row(
+            f"{kind}_{on:%Y%m%d}_{sku}",
+            kind,
+            where=("sku", sku),
+            days=(on, _day(year, last)),
+            magnitude=1.0,
+            words={"member": sku},
+        )
+        found.append({**row, "natural": True})
     return sorted(found, key=lambda label: (label["starts_on"], label["id"]))
 
 

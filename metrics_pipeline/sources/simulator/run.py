@@ -258,7 +258,8 @@ class _Shop:
             self._write_month(first, (last - self.start).days)
         progress("dimensions", 0.99)
         self._write_dimensions()
-        lines = labels(self.incidents, self.year, self.until_day)
+        sold_out = [(self.catalogue.code(s.sku), s.first, s.last) for s in self.stock.sold_out(self.until_day)]
+        lines = labels(self.incidents, self.year, self.until_day, sold_out)
         write_text(self.directory / LABELS, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
         self._sweep()
         progress("done", 1.0)

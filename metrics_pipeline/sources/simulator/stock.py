@@ -1,7 +1,8 @@
 """Stock of each SKU: sales take from it, suppliers fill it up, and what is sold out cannot be sold.
 
 Reorder point and order size follow the expected demand over the lead time, promotions included; one delivery in seven
-is late, and taste drifts faster than the plan: that is where ordinary stock-outs come from.
+is late, and taste drifts faster than the plan: that is where ordinary stock-outs come from. Those of best sellers are
+noted, so that they can be labelled like the planned ones.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ _REVIEW_DAYS = 9
 _HORIZON = 64
 """Longest wait for a delivery, days; the ring of outstanding deliveries has this length."""
 _LATE_CHANCE = 1 / 7
+BEST_SELLER_UNITS = 20
+"""Units a day, on average of the last four weeks, from which a SKU that is sold out is worth a label."""
+_SALES_DAYS = 28
 _WITHHELD_DAYS = 10
 """Days before a planned stock-out from which the supplier no longer delivers."""
 
@@ -31,6 +35,15 @@ class Filled:
 
     is_sold: Array
     snapshots: Rows
+
+
+@dataclass(frozen=True)
+class SoldOut:
+    """A best seller without stock at the end of each day `first`…`last` (day numbers), though nobody planned it."""
+
+    sku: int
+    first: int
+    last: int
 
 
 class StockRoom:
@@ -57,6 +70,10 @@ class StockRoom:
         # Remnants of what is no longer bought.
         self._on_hand = np.where(catalogue.is_active, self._on_hand, rng.poisson(3.0, catalogue.size))
         self._planned = catalogue.weight.copy()
+        self._sold = np.zeros((_SALES_DAYS, catalogue.size), np.int32)
+        self._sold_lately = np.zeros(catalogue.size, np.int64)
+        self._empty: dict[int, list[int]] = {}
+        """SKU → days, ascending, without stock at their end: best sellers, outside planned incidents."""
 
     def fill(self, first: int, last: int, month: int, intents: Intents, shelf: Shelf) -> Filled:
         """Sell, receive and reorder through days `first`…`last` (inclusive)."""
@@ -78,12 +95,34 @@ class StockRoom:
             here = slice(edges[day - first], edges[day - first + 1])
             sold = wanted[here] <= self._on_hand[sku[here]]
             is_sold[order[here]] = sold
-            self._on_hand -= np.bincount(sku[here][sold], quantity[here][sold], skus).astype(np.int64)
+            taken = np.bincount(sku[here][sold], quantity[here][sold], skus).astype(np.int64)
+            self._on_hand -= taken
+            self._note_empty(day, taken)
             self._reorder(day, rng)
             days.append(self._snapshot(day))
         # The buyers plan with what they saw, not with what comes.
         self._planned = 0.5 * self._planned + 0.5 * shelf.weight
         return Filled(is_sold, concatenate(days))
+
+    def sold_out(self, until: int) -> list[SoldOut]:
+        """Stock-outs of best sellers up to the end of day `until` that no incident planned, by first day and SKU."""
+        found = []
+        for sku, days in self._empty.items():
+            known = np.array([day for day in days if day <= until], np.int64)
+            for run in np.split(known, np.flatnonzero(np.diff(known) > 1) + 1):
+                if len(run):
+                    found.append(SoldOut(sku, int(run[0]), int(run[-1])))
+        return sorted(found, key=lambda one: (one.first, one.sku))
+
+    def _note_empty(self, day: int, taken: Array) -> None:
+        is_best = self._sold_lately >= BEST_SELLER_UNITS * _SALES_DAYS
+        planned = {i.members[0] for i in self._incidents if i.first - 1 <= day <= i.last}
+        for sku in np.flatnonzero(is_best & (self._on_hand <= 0)).tolist():
+            if sku not in planned:
+                self._empty.setdefault(sku, []).append(day)
+        slot = self._sold[day % _SALES_DAYS]
+        self._sold_lately += taken - slot
+        slot[:] = taken
 
     def _receive(self, day: int) -> None:
         arrived = self._arriving[day % _HORIZON]
