@@ -100,7 +100,7 @@ def validate_table(
         "expectations_evaluated": len(result.results),
         "expectations_failed": len(failures) + len(warnings),
         "failures": "\n".join((*failures, *warnings)) or "none",
-        "quarantine_reasons": _quarantine_reasons(con, table),
+        "quarantine_reasons": "\n".join(quarantine_reasons(con, table)) or "none",
     }
     return ContractVerdict(not failures, tuple(failures), statistics, metadata, tuple(warnings))
 
@@ -251,21 +251,20 @@ def _batch_definition() -> BatchDefinition:
     return source.add_dataframe_asset("one_row").add_batch_definition_whole_dataframe("window")
 
 
-def _quarantine_reasons(con: DuckDBPyConnection, table: str) -> str:
+def quarantine_reasons(con: DuckDBPyConnection, table: str, limit: int = 10) -> list[str]:
+    """What the last load of a table rejected and why, most frequent first: `batch: reason (rows, an example's key)`."""
     rows = con.execute(
         """
-        WITH latest AS (
-          SELECT batch_id FROM raw._loads
-          WHERE table_name = $table_name AND rows_quarantined > 0
-            AND loaded_at = (SELECT max(loaded_at) FROM raw._loads WHERE table_name = $table_name)
-        )
-        SELECT reason, count(*) AS rejected FROM raw._quarantine
-        WHERE table_name = $table_name AND batch_id IN (SELECT batch_id FROM latest)
-        GROUP BY reason ORDER BY rejected DESC, reason LIMIT 10
+        SELECT batch_id, reason, count(*) AS rejected, min(row_key) FROM raw._quarantine
+        WHERE table_name = $table_name
+          AND quarantined_at = (SELECT max(loaded_at) FROM raw._loads WHERE table_name = $table_name)
+        GROUP BY batch_id, reason ORDER BY rejected DESC, batch_id, reason LIMIT $limit
         """,
-        {"table_name": table},
+        {"table_name": table, "limit": limit},
     ).fetchall()
-    return "\n".join(f"{reason} ({count} rows)" for reason, count in rows) or "none"
+    return [
+        f"{batch}: {reason} ({count} row{'s' if count > 1 else ''}, e.g. {key})" for batch, reason, count, key in rows
+    ]
 
 
 def _plain(value: float | None) -> str:

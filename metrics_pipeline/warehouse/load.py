@@ -146,6 +146,24 @@ def forget_touched(con: DuckDBPyConnection, until: datetime) -> None:
     con.execute("DELETE FROM raw._touched WHERE loaded_at <= ?", [until])
 
 
+def withdraw(con: DuckDBPyConnection, table: str, window: Span) -> None:
+    """Take back that `window` of a table is loaded, after its contract failed.
+
+    No day of it is complete, and every run loads it again, until it is delivered well: the next night must not pass over
+    what stopped this one.
+    """
+    for name, start, until in (
+        ("_windows", "loaded_from", "loaded_until"),
+        ("_coverage", "covered_from", "covered_until"),
+    ):
+        rows = con.execute(f"SELECT {start}, {until} FROM raw.{name} WHERE table_name = ?", [table]).fetchall()
+        con.execute(f"DELETE FROM raw.{name} WHERE table_name = ?", [table])
+        for first, last in rows:
+            for left in (Span(first, min(last, window.start)), Span(max(first, window.until), last)):
+                if left.start < left.until:
+                    con.execute(f"INSERT INTO raw.{name} VALUES (?, ?, ?)", [table, left.start, left.until])
+
+
 def _bind(con: DuckDBPyConnection, source: Source, table: Table, window: Span) -> list[_Delivery]:
     deliveries = []
     for batch in source.batches(table.name, window):
@@ -402,23 +420,24 @@ class _TableLoader:
         return int(dropped)
 
     def _quarantine(self, batch: Batch) -> None:
-        """Keep the rejected rows; one that is there already from the same batch is not written again."""
+        """Keep the rejected rows; one that is there already from the same batch only gets the new moment."""
         row_key = " || '|' || ".join(
             f"coalesce(CAST({name} AS VARCHAR), '?')" if not self.table.column(name).pii else f"'{MASK}'"
             for name in self.table.key
         )
         self.con.execute(
             f"""
-            INSERT INTO raw._quarantine
-            WITH rejected AS (
-              SELECT ? AS table_name, ? AS batch_id, {row_key} AS row_key, _reason AS reason, _row_json AS row_json
-              FROM temp._checked WHERE _reason IS NOT NULL
-            )
-            SELECT rejected.*, ? FROM rejected ANTI JOIN raw._quarantine AS known
-              USING (table_name, batch_id, row_key, reason, row_json)
+            CREATE OR REPLACE TEMP TABLE _rejected AS
+            SELECT ? AS table_name, ? AS batch_id, {row_key} AS row_key, _reason AS reason, _row_json AS row_json
+            FROM temp._checked WHERE _reason IS NOT NULL
             """,
-            [self.table.name, batch.batch_id, self.now],
+            [self.table.name, batch.batch_id],
         )
+        self.con.execute(
+            "DELETE FROM raw._quarantine WHERE (table_name, batch_id, row_key, reason, row_json) IN (FROM temp._rejected)"
+        )
+        self.con.execute("INSERT INTO raw._quarantine SELECT *, ? FROM temp._rejected", [self.now])
+        self.con.execute("DROP TABLE temp._rejected")
 
     # -- replace by key --------------------------------------------------------------------------------------------
 

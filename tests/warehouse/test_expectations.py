@@ -64,7 +64,7 @@ def test_too_much_in_quarantine_fails_and_names_the_reasons(con: DuckDBPyConnect
     run(con, {"orders": orders_query(*good, *[f"'b{n}', '2025-11-11', -1" for n in range(10)])})
     verdict = validate_table(con, "orders", WINDOW)
     assert verdict.failures == ("orders: expected at most 5.0% of the delivered rows in quarantine; found 0.1",)
-    assert verdict.metadata["quarantine_reasons"] == "items_amount: below 0 (10 rows)"
+    assert verdict.metadata["quarantine_reasons"] == "literal/orders: items_amount: below 0 (10 rows, e.g. b0)"
     assert validate_table(con, "orders", WINDOW, quarantine_limit=0.1).success
 
 

@@ -21,6 +21,7 @@ from metrics_pipeline.warehouse.load import (
     load,
     merge_spans,
     oldest_touched_day,
+    withdraw,
 )
 from tests.warehouse.raw_source import NOW, WINDOW, LiteralSource, orders_query
 
@@ -76,6 +77,7 @@ def test_loading_the_same_window_twice_changes_nothing(con: DuckDBPyConnection) 
     assert oldest_touched_day(con) is None
     assert con.execute("SELECT * FROM raw.orders ORDER BY order_id").fetchall() == before
     assert len(quarantine(con)) == 1
+    assert con.execute("SELECT quarantined_at FROM raw._quarantine").fetchone() == (NOW + timedelta(days=1),)
 
 
 def test_a_changed_row_replaces_the_old_one_and_touches_only_its_day(con: DuckDBPyConnection) -> None:
@@ -225,6 +227,18 @@ def test_dates_of_today_in_the_shop_are_not_in_the_future(con: DuckDBPyConnectio
     query = "SELECT CAST(d AS DATE) AS snapshot_on, 'p' AS product_id, 'w' AS warehouse, 1 AS on_hand FROM (VALUES ('2025-12-01'), ('2025-12-02')) AS r(d)"
     run(con, LiteralSource({"inventory_snapshots": query}), now=datetime(2025, 11, 30, 17, 0, tzinfo=UTC))
     assert quarantine(con) == [("2025-12-02|p|w", "snapshot_on: in the future")]
+
+
+def test_what_is_withdrawn_is_not_complete_until_it_is_loaded_again(con: DuckDBPyConnection) -> None:
+    source = LiteralSource({"orders": orders_query("'a', '2025-11-11', 1")})
+    night = Span(datetime(2025, 11, 29), datetime(2025, 11, 30))
+    assert run(con, source).table("orders").coverage == (WINDOW,)
+    withdraw(con, "orders", night)
+    assert con.execute("SELECT covered_from, covered_until FROM raw._coverage ORDER BY 1").fetchall() == [
+        (WINDOW.start, night.start),
+        (night.until, WINDOW.until),
+    ]
+    assert run(con, source, window=night).table("orders").coverage == (WINDOW,)
 
 
 def test_every_batch_is_logged_and_reported(con: DuckDBPyConnection) -> None:
