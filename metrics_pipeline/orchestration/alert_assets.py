@@ -17,6 +17,7 @@ from metrics_pipeline.orchestration.instance import WRITER_POOL
 from metrics_pipeline.orchestration.judging import Judgement, cards, judge, series_of
 from metrics_pipeline.orchestration.keys import EVALUATIONS_KEY, HOURLY, OUTBOX_KEY, SILENT_TAG
 from metrics_pipeline.orchestration.resources import Project
+from metrics_pipeline.rules.load import RuleSet
 from metrics_pipeline.store import open_store
 from metrics_pipeline.warehouse.build import connect_build
 from metrics_pipeline.warehouse.extent import forget_touched_before
@@ -51,7 +52,6 @@ def build_outbox_asset(project: Project) -> dg.AssetsDefinition:
 
 def apply_judgement(project: Project, judgement: Judgement, *, silent: bool) -> AppliedReport:
     """Apply the verdicts of a run to the alerts; a second time changes nothing."""
-    rules = {rule.id for rule in project.ruleset.rules}
     table = judgement.evaluations.table.drop_columns(["severity"])
     # A verdict that says nothing about a slice that has no alert would only fill the store.
     table = table.filter(pc.field("reason") != "absent")
@@ -59,7 +59,8 @@ def apply_judgement(project: Project, judgement: Judgement, *, silent: bool) -> 
     now = project.now()
     store = open_store(project.settings)
     try:
-        retire_rules(store, rules, now=now)
+        if (rules := rules_there_are(project.ruleset)) is not None:
+            retire_rules(store, rules, now=now)
         return apply_verdicts(
             store,
             verdicts,
@@ -71,6 +72,13 @@ def apply_judgement(project: Project, judgement: Judgement, *, silent: bool) -> 
         )
     finally:
         store.close()
+
+
+def rules_there_are(ruleset: RuleSet) -> set[str] | None:
+    """Ids of all rules, those with a problem included: a typo ends no alert. None when a file cannot be read."""
+    if any(problem.rule is None for problem in ruleset.problems):
+        return None
+    return {rule.id for rule in ruleset.rules} | {problem.rule for problem in ruleset.problems if problem.rule}
 
 
 def forget_published(project: Project, judgement: Judgement) -> None:

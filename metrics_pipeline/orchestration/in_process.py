@@ -10,13 +10,14 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
-from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun, JobDefinition
+from dagster import AssetCheckSeverity, DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun, JobDefinition
 from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.errors import DagsterAssetCheckFailedError
 from dagster._core.execution.api import create_execution_plan, execute_run_iterator
 from dagster._core.remote_origin import (
     ManagedGrpcPythonEnvCodeLocationOrigin,
@@ -147,7 +148,7 @@ def _note(
     match event.event_type:
         case DagsterEventType.STEP_SUCCESS:
             steps[event.step_key or ""] = event.step_success_data.duration_ms / 1000
-        case DagsterEventType.STEP_FAILURE:
+        case DagsterEventType.STEP_FAILURE if not _is_told_by_its_check(event, failures):
             failures.append(f"{event.step_key}: {failure_text(event)}")
         case DagsterEventType.PIPELINE_FAILURE if not failures:
             failures.append(event.message or "the run failed")
@@ -160,6 +161,14 @@ def _note(
             evaluation = event.asset_check_evaluation_data
             if not evaluation.passed:
                 checks.append((evaluation.asset_key.to_user_string(), evaluation.check_name, evaluation.severity.value))
+                if evaluation.blocking and evaluation.severity == AssetCheckSeverity.ERROR and evaluation.description:
+                    failures.append(evaluation.description)
+
+
+def _is_told_by_its_check(event: DagsterEvent, failures: Sequence[str]) -> bool:
+    """Whether a step failed because of a blocking check that has said what is wrong, in better words."""
+    error = event.step_failure_data.error
+    return bool(failures) and error is not None and error.cls_name == DagsterAssetCheckFailedError.__name__
 
 
 def failure_text(event: DagsterEvent) -> str:

@@ -24,7 +24,7 @@ from metrics_pipeline.sources.contract import Table, load_contract
 from metrics_pipeline.sources.source import SourceError, Span
 from metrics_pipeline.warehouse.build import BuildError, BuildLocked, connect_build
 from metrics_pipeline.warehouse.expectations import ContractVerdict, validate_table, warm_up
-from metrics_pipeline.warehouse.load import LoadReport, TableLoad, load
+from metrics_pipeline.warehouse.load import LoadReport, TableLoad, load, withdraw
 
 CONTRACT_CHECK = "raw_contract"
 RETRY = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
@@ -67,19 +67,22 @@ def build_raw_assets(project: Project) -> list[dg.AssetsDefinition]:
         can_subset=True,
     )
     def raw_tables(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
-        warm_up()
+        warming = warm_up()
         selected = context.selected_asset_keys
         names = [table.name for table in tables if raw_key(table.name) in selected]
         window = window_of(context.partition_key_range, context.run.tags)
         project.advance(last_day(window))
         asked = day_span(window, project.settings)
         span = Span(project.load_start(asked.start, names), asked.until)
-        report = load_span(project, names, span)
+        try:
+            report = load_span(project, names, span)
+        finally:
+            warming.join()  # a process that ends while a thread imports ends with a page of complaints
         verdicts = _verdicts(project, names, span)
         for name in names:
             yield dg.MaterializeResult(
                 asset_key=raw_key(name),
-                metadata=_load_metadata(report, report.table(name)),
+                metadata=_load_metadata(report, report.table(name), verdicts[name]),
                 check_results=[_check_result(name, verdicts[name])],
             )
         if COVERAGE_KEY in selected:
@@ -149,11 +152,18 @@ def _spec(table: Table, project: Project) -> dg.AssetSpec:
 
 
 def _verdicts(project: Project, tables: Sequence[str], span: Span) -> dict[str, ContractVerdict]:
+    """The contract's verdict on each table; what failed is not complete, so that the next run loads it again."""
     with connect_build(project.settings.build_path, read_only=True) as con:
-        return {name: validate_table(con, name, span) for name in tables}
+        verdicts = {name: validate_table(con, name, span) for name in tables}
+    failed = [name for name, verdict in verdicts.items() if not verdict.success]
+    if failed:
+        with connect_build(project.settings.build_path) as con:
+            for name in failed:
+                withdraw(con, name, span)
+    return verdicts
 
 
-def _load_metadata(report: LoadReport, loaded: TableLoad) -> dict[str, Any]:
+def _load_metadata(report: LoadReport, loaded: TableLoad, verdict: ContractVerdict) -> dict[str, Any]:
     days = loaded.touched_days
     metadata: dict[str, Any] = {
         "dagster/partition_row_count": loaded.rows_accepted + loaded.rows_unchanged,
@@ -168,6 +178,8 @@ def _load_metadata(report: LoadReport, loaded: TableLoad) -> dict[str, Any]:
         metadata["touched_days"] = f"{days[0]} … {days[-1]} ({len(days)})"
     if loaded.coverage:
         metadata["complete_until_utc"] = str(loaded.coverage[-1].until)
+    if loaded.rows_quarantined:
+        metadata["quarantine"] = verdict.metadata["quarantine_reasons"]
     if loaded.missing_columns:
         metadata["missing_columns"] = ", ".join(loaded.missing_columns)
     if loaded.ignored_columns:
@@ -181,6 +193,18 @@ def _check_result(table: str, verdict: ContractVerdict) -> dg.AssetCheckResult:
         check_name=CONTRACT_CHECK,
         passed=verdict.success,
         severity=dg.AssetCheckSeverity.ERROR,
-        description="\n".join((*verdict.failures, *verdict.warnings)) or None,
+        description=_described(verdict),
         metadata={**verdict.metadata, "statistics": dg.MetadataValue.json(dict(verdict.statistics))},
     )
+
+
+def _described(verdict: ContractVerdict) -> str | None:
+    """What is wrong, which rows, and what to do."""
+    lines = [*verdict.failures, *verdict.warnings]
+    if verdict.failures and verdict.metadata["quarantined_rows"]:
+        lines.append(f"rejected: {verdict.metadata['quarantine_reasons']}")
+    if verdict.failures:
+        lines.append(
+            "Nothing was built or published. Deliver these rows again and start the run again (docs/raw-contract.md)."
+        )
+    return "\n".join(lines) or None

@@ -60,6 +60,7 @@ def build_evaluations_asset(project: Project) -> dg.AssetsDefinition:
                 "rules_red": tiers.count("red"),
                 "rules_yellow": tiers.count("yellow"),
                 "rules_left_out": len(project.ruleset.problems),
+                "left_out": "\n".join(str(problem) for problem in project.ruleset.problems) or "none",
                 "window": f"{judgement.window.start} … {judgement.window.until} (exclusive)",
                 "published_version": judgement.published.version,
                 "errors": len(judgement.evaluations.errors),
