@@ -15,6 +15,7 @@ from dagster_dbt.errors import DagsterDbtCliRuntimeError
 
 from metrics_pipeline.library.catalogue import Catalogue, Metric
 from metrics_pipeline.orchestration.instance import WRITER_POOL
+from metrics_pipeline.orchestration.keys import ARRIVALS_KEY
 from metrics_pipeline.orchestration.partitions import daily_partitions, hourly_partitions, window_of
 from metrics_pipeline.orchestration.resources import Project, process_environment
 from metrics_pipeline.warehouse.transform import dbt_arguments, dbt_environment
@@ -102,9 +103,11 @@ class PyramidTranslator(DagsterDbtTranslator):
         return metric.version if metric is not None else super().get_code_version(dbt_resource_props)
 
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: Any) -> dg.AssetSpec:
-        """The spec with the freshness policy of the metric."""
+        """The spec with the metric's freshness policy; hourly cubes also follow what arrived in the hour."""
         spec = super().get_asset_spec(manifest, unique_id, project)
         props = self.get_resource_props(manifest, unique_id)
+        if _layer(props) == "cubes" and str(props["name"]).endswith(HOURLY_SUFFIX):
+            return spec.merge_attributes(deps=[ARRIVALS_KEY])
         metric = self._metric(props)
         if metric is None or metric.absent is not None or _layer(props) == "hourly":
             return spec
@@ -138,7 +141,7 @@ def build_dbt_assets(project: Project) -> list[dg.AssetsDefinition]:
     manifest = project.manifest_path
     hourly_names = hourly_models(validate_manifest(manifest))
     hourly_only = " ".join(f"fqn:{name}" for name in hourly_names)
-    hourly_select = [*hourly_names, *stored_ancestors(validate_manifest(manifest), hourly_names)]
+    hourly_select = " ".join([*hourly_names, *stored_ancestors(validate_manifest(manifest), hourly_names)])
     translator = PyramidTranslator(project.catalogue)
     daily = daily_partitions(project.settings)
     hourly = hourly_partitions(project.settings)
@@ -203,7 +206,7 @@ def _build(
     translator: PyramidTranslator,
     window: Window,
     *,
-    select: Sequence[str] | None = None,
+    select: str | None = None,
 ) -> Iterator[Any]:
     """One dbt process for the window; yields the events of the selected assets.
 

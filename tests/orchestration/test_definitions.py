@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -91,3 +92,16 @@ def test_the_light_location_imports_neither_dbt_nor_duckdb() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_schedules_ask_for_what_ended_last_on_the_shops_clock(shop: Shop) -> None:
+    definitions = _definitions(shop.project)
+    night = definitions.resolve_schedule_def("every_night")
+    assert night.execution_timezone == "Asia/Shanghai"
+    asked = night(dg.build_schedule_context(scheduled_execution_time=datetime(2026, 11, 21, 18, 30, tzinfo=UTC)))
+    assert isinstance(asked, dg.RunRequest)
+    assert asked.partition_key == "2026-11-21"
+    hour = definitions.resolve_schedule_def("every_hour")
+    asked = hour(dg.build_schedule_context(scheduled_execution_time=datetime(2026, 11, 22, 4, 10, tzinfo=UTC)))
+    assert isinstance(asked, dg.RunRequest)
+    assert asked.partition_key == "2026-11-22-11:00"
