@@ -29,6 +29,7 @@ from metrics_pipeline.settings import PROJECT_ROOT, Settings, SettingsError, loa
 if TYPE_CHECKING:
     from metrics_pipeline.orchestration.operations import NightReport
     from metrics_pipeline.sources.source import Source
+    from metrics_pipeline.warehouse.load import LoadReport
 
 PROBLEM = 1
 USAGE = 2
@@ -186,11 +187,16 @@ def load(
         }
         for one in report.tables
     ]
+    rejected, complaints = _rejected(settings, report)
     if as_json:
-        _json({"source": source, "timezone": zone, "tables": rows})
-        return
-    _table(f"Source {source}, time zone {zone}", rows, numbers=("accepted", "unchanged", "quarantined"))
-    _say(f"Next: [bold]metrics backfill[/bold] builds every metric from {first} on.")
+        _json({"source": source, "timezone": zone, "tables": rows, "quarantine": rejected})
+    else:
+        _table(f"Source {source}, time zone {zone}", rows, numbers=("accepted", "unchanged", "quarantined"))
+    _tell_rejected(rejected)
+    if complaints:
+        _fail("\n".join(complaints))
+    if not as_json:
+        _say(f"Next: [bold]metrics backfill[/bold] builds every metric from {first} on.")
 
 
 # -- runs ----------------------------------------------------------------------------------------------------------
@@ -698,6 +704,14 @@ def _print_night(
                 "firing": [one.as_json() for one in firing],
                 "messages": [one.as_json() for one in recent],
             }
+    made = report.run.metadata
+    quarantine = {
+        asset.removeprefix("raw/"): str(facts["quarantine"]).splitlines()
+        for asset, facts in made.items()
+        if "quarantine" in facts
+    }
+    judged = made.get("rules/evaluations", {})
+    left_out = str(judged["left_out"]).splitlines() if judged.get("rules_left_out") else []
         )
         return
     for failure in (*report.run.failures, *(report.delivery.failures if report.delivery else ())):
@@ -706,6 +720,8 @@ def _print_night(
         typer.echo(f"The run {report.run.run_id} failed; start it again when it is mended: nothing is lost.", err=True)
         return
     if report.delivery is not None:
+                "quarantine": quarantine,
+                "rules_left_out": left_out,
         _table(f"What fires after the night of {report.day}", [_alert_row(one) for one in firing], numbers=("value",))
         _table("Messages of this night", [_message_row(one) for one in recent])
     else:
@@ -716,6 +732,10 @@ def _print_night(
         )
     steps = dict(times) if times else dict(report.run.step_seconds)
     _say("Seconds: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in steps.items()))
+    if report.run.success:  # a failure names them itself
+        _tell_rejected(quarantine)
+    for problem in left_out:
+        typer.echo(f"rule left out: {problem}", err=True)
 
 
 def _alert_row(one: Any) -> dict[str, Any]:
@@ -734,6 +754,31 @@ def _message_row(one: Any) -> dict[str, Any]:
     return {
         "tier": one.tier,
         "rule": one.rule,
+def _rejected(settings: Settings, report: LoadReport) -> tuple[dict[str, list[str]], list[str]]:
+    """Table → what its load rejected and why; and what is to be done when that is more than a run accepts."""
+    from metrics_pipeline.warehouse.build import connect_build
+    from metrics_pipeline.warehouse.expectations import QUARANTINE_SHARE_LIMIT, quarantine_reasons
+
+    found = [one for one in report.tables if one.rows_quarantined]
+    if not found:
+        return {}, []
+    with connect_build(settings.build_path, read_only=True) as con:
+        reasons = {one.table: quarantine_reasons(con, one.table) for one in found}
+    complaints = [
+        f"{one.table}: {one.rows_quarantined / one.rows_read:.0%} of the delivered rows were rejected; a run stops above "
+        f"{QUARANTINE_SHARE_LIMIT:.0%}. Correct the rows or the mapping, then load again."
+        for one in found
+        if one.rows_quarantined > QUARANTINE_SHARE_LIMIT * one.rows_read
+    ]
+    return reasons, complaints
+
+
+def _tell_rejected(rejected: Mapping[str, Sequence[str]]) -> None:
+    for table, reasons in rejected.items():
+        for reason in reasons:
+            typer.echo(f"rejected: {table}: {reason}", err=True)
+
+
         "why": one.reason,
         "to": one.receiver,
         "state": one.state,
