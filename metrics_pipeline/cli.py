@@ -688,22 +688,6 @@ def _print_night(
         firing = current_alerts(store)
         sent = notifications(store, limit=500)
     began = report.run.started_at
-    recent = [one for one in sent if report.delivery and one.sent_at is not None and one.sent_at >= began]
-    if as_json:
-        _json(
-            {
-                "day": report.day,
-                "run_id": report.run.run_id,
-                "success": report.success,
-                "failures": report.run.failures,
-                "seconds": {**dict(report.run.step_seconds), **dict(times or {})},
-                "failed_checks": [
-                    {"asset": asset, "check": check, "severity": severity}
-                    for asset, check, severity in report.run.failed_checks
-                ],
-                "firing": [one.as_json() for one in firing],
-                "messages": [one.as_json() for one in recent],
-            }
     made = report.run.metadata
     quarantine = {
         asset.removeprefix("raw/"): str(facts["quarantine"]).splitlines()
@@ -712,16 +696,36 @@ def _print_night(
     }
     judged = made.get("rules/evaluations", {})
     left_out = str(judged["left_out"]).splitlines() if judged.get("rules_left_out") else []
+    recent = [one for one in sent if report.delivery and one.sent_at is not None and one.sent_at >= began]
+    if as_json:
+        _json(
+            {
+                "day": report.day,
+                "run_id": report.run.run_id,
+                "success": report.success,
+                "failures": report.run.failures,
+                "quarantine": quarantine,
+                "rules_left_out": left_out,
+                "seconds": {**dict(report.run.step_seconds), **dict(times or {})},
+                "failed_checks": [
+                    {"asset": asset, "check": check, "severity": severity}
+                    for asset, check, severity in report.run.failed_checks
+                ],
+                "firing": [one.as_json() for one in firing],
+                "messages": [one.as_json() for one in recent],
+            }
         )
         return
+    if report.run.success:  # a failure names them itself
+        _tell_rejected(quarantine)
+    for problem in left_out:
+        typer.echo(f"rule left out: {problem}", err=True)
     for failure in (*report.run.failures, *(report.delivery.failures if report.delivery else ())):
         typer.echo(f"failed: {failure}", err=True)
     if not report.run.success:
         typer.echo(f"The run {report.run.run_id} failed; start it again when it is mended: nothing is lost.", err=True)
         return
     if report.delivery is not None:
-                "quarantine": quarantine,
-                "rules_left_out": left_out,
         _table(f"What fires after the night of {report.day}", [_alert_row(one) for one in firing], numbers=("value",))
         _table("Messages of this night", [_message_row(one) for one in recent])
     else:
@@ -732,28 +736,8 @@ def _print_night(
         )
     steps = dict(times) if times else dict(report.run.step_seconds)
     _say("Seconds: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in steps.items()))
-    if report.run.success:  # a failure names them itself
-        _tell_rejected(quarantine)
-    for problem in left_out:
-        typer.echo(f"rule left out: {problem}", err=True)
 
 
-def _alert_row(one: Any) -> dict[str, Any]:
-    return {
-        "tier": one.tier,
-        "rule": one.rule,
-        "slice": "total" if one.dimension == "all" else f"{one.dimension}={one.member}",
-        "since": f"{one.since_period:%Y-%m-%d}" if one.since_period else "",
-        "value": one.value,
-        "expected": one.baseline,
-        "state": one.state,
-    }
-
-
-def _message_row(one: Any) -> dict[str, Any]:
-    return {
-        "tier": one.tier,
-        "rule": one.rule,
 def _rejected(settings: Settings, report: LoadReport) -> tuple[dict[str, list[str]], list[str]]:
     """Table → what its load rejected and why; and what is to be done when that is more than a run accepts."""
     from metrics_pipeline.warehouse.build import connect_build
@@ -779,6 +763,22 @@ def _tell_rejected(rejected: Mapping[str, Sequence[str]]) -> None:
             typer.echo(f"rejected: {table}: {reason}", err=True)
 
 
+def _alert_row(one: Any) -> dict[str, Any]:
+    return {
+        "tier": one.tier,
+        "rule": one.rule,
+        "slice": "total" if one.dimension == "all" else f"{one.dimension}={one.member}",
+        "since": f"{one.since_period:%Y-%m-%d}" if one.since_period else "",
+        "value": one.value,
+        "expected": one.baseline,
+        "state": one.state,
+    }
+
+
+def _message_row(one: Any) -> dict[str, Any]:
+    return {
+        "tier": one.tier,
+        "rule": one.rule,
         "why": one.reason,
         "to": one.receiver,
         "state": one.state,
