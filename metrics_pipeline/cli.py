@@ -387,13 +387,14 @@ def rules_schema() -> None:
     epilog="Examples: [bold]metrics rules replay --from 2026-06-01 --to 2026-11-20[/bold] · "
     "[bold]metrics rules replay --from 2026-01-01 --to 2026-11-20 --rule gmv_drop --labels labels.jsonl[/bold]",
 )
-def rules_replay(
+def rules_replay(  # noqa: PLR0917 - options of a command
     first: Annotated[str, typer.Option("--from", metavar="YYYY-MM-DD", help="First day.")],
     last: Annotated[str, typer.Option("--to", metavar="YYYY-MM-DD", help="Last day, inclusive.")],
     rule: Annotated[list[str] | None, typer.Option("--rule", help="Only this rule; may be given again.")] = None,
     labels: Annotated[
         Path | None, typer.Option(help="Known incidents (JSON Lines), to score precision and recall.")
     ] = None,
+    list_alerts: Annotated[bool, typer.Option("--alerts", help="Also list every alert.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run rules over published history: when would they have fired, how often, how well."""
@@ -453,11 +454,24 @@ def rules_replay(
         }
         for one in result.scores
     ]
+    alerts = [
+        {
+            "fired": f"{one.fired_at:%Y-%m-%d %H:%M}".removesuffix(" 00:00"),
+            "tier": one.tier,
+            "rule": one.rule,
+            "slice": one.member,
+            "until": f"{one.last_breach:%Y-%m-%d %H:%M}".removesuffix(" 00:00"),
+            "worst": one.worst_value,
+            "expected": one.worst_baseline,
+        }
+        for one in result.episodes
+    ]
     if as_json:
         _json(
             {
                 "rules": rows,
                 "scores": scores,
+                "alerts": alerts,
                 "messages_per_day": result.median_messages_per_day,
                 "errors": dict(result.errors),
             }
@@ -468,6 +482,8 @@ def rules_replay(
         rows,
         numbers=("judged", "yellow", "red", "episodes", "per week"),
     )
+    if list_alerts:
+        _table("Alerts", alerts, numbers=("worst", "expected"))
     if scores:
         _table(
             "Against the labels",

@@ -130,7 +130,13 @@ class Score:
     true_episodes: int
     harmless_episodes: int
     """False alarms that fall on a harmless event."""
-    median_delay_days: float | None
+    delays: tuple[int, ...]
+    """Of each incident found, days from its first day to the first alert."""
+
+    @property
+    def median_delay_days(self) -> float | None:
+        """None when nothing was found."""
+        return float(statistics.median(self.delays)) if self.delays else None
 
     @property
     def recall(self) -> float | None:
@@ -393,7 +399,7 @@ class _Scoring:
             episodes=sum(1 for episode in self._episodes if episode.rule in chosen),
             true_episodes=sum(self._true.get(rule, 0) for rule in chosen),
             harmless_episodes=sum(self._on_harmless.get(rule, 0) for rule in chosen),
-            median_delay_days=float(statistics.median(delays)) if delays else None,
+            delays=tuple(sorted(delays)),
         )
 
 
