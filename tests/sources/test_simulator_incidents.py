@@ -195,6 +195,39 @@ def test_label_is_in_the_data(con: Con, labels: list[Label], kind: str) -> None:
             raise AssertionError(f"{label['id']} ({label['member']}): {error}") from error
 
 
+def test_best_sellers_that_ran_out_on_their_own_are_labelled(tmp_path: Path) -> None:
+    days = 130
+    simulate(tmp_path, seed=5, scale=0.6, days=days, until=UNTIL)
+    labels = [json.loads(line) for line in (tmp_path / "labels.jsonl").read_text("utf-8").splitlines()]
+    first = UNTIL - timedelta(days=days - 60 - 1)
+    rows = duckdb.sql(
+        f"""
+        WITH sold AS (SELECT product_id, CAST(ordered_at + INTERVAL 8 HOUR AS DATE) AS day, sum(quantity) AS units
+            FROM (SELECT DISTINCT * EXCLUDE (_arrived_at) FROM '{tmp_path}/order_items/*.parquet') GROUP BY ALL),
+        stock AS (SELECT s.product_id, s.snapshot_on AS day, s.on_hand, coalesce(sold.units, 0) AS units
+            FROM '{tmp_path}/inventory_snapshots/*.parquet' s
+            LEFT JOIN sold ON sold.product_id = s.product_id AND sold.day = s.snapshot_on),
+        known AS (SELECT *, sum(units) OVER before AS lately, lag(on_hand) OVER one AS earlier FROM stock
+            WINDOW one AS (PARTITION BY product_id ORDER BY day),
+            before AS (PARTITION BY product_id ORDER BY day ROWS BETWEEN 28 PRECEDING AND 1 PRECEDING))
+        SELECT product_id, day FROM known WHERE on_hand = 0 AND earlier > 0 AND lately >= 560 AND day >= '{first}'
+        """
+    ).fetchall()
+    planned = [label for label in labels if label["kind"] == "stock_out"]
+    natural = [label for label in labels if label["kind"] == "natural_stock_out"]
+    assert natural
+    assert all(label["natural"] and not label["is_harmless"] for label in natural)
+    emptied = {
+        (sku, str(day))
+        for sku, day in rows
+        if not any(
+            one["member"] == sku and one["starts_on"] <= str(day + timedelta(days=1)) and str(day) <= one["ends_on"]
+            for one in planned
+        )
+    }
+    assert {(label["member"], label["starts_on"]) for label in natural} == emptied
+
+
 def test_duplicate_load_repeats_rows_exactly(shop: Path, labels: list[Label]) -> None:
     mine = [label for label in labels if label["kind"] == "duplicate_load"]
     assert mine
