@@ -10,7 +10,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import evaluate, incidents, nightly, publish, read
+from benchmarks import evaluate, incidents, nightly, publish, read, tick
 from benchmarks.measure import ROOT, MeasureError
 from benchmarks.table import Benchmark, write_section
 
@@ -20,6 +20,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     publish.BENCHMARK,
     read.BENCHMARK,
     evaluate.BENCHMARK,
+    tick.BENCHMARK,
     incidents.BENCHMARK,
 )
 """In the order of the document. A new benchmark is a module with a `BENCHMARK`, listed here."""

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
+import threading
 from datetime import date
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from metrics_pipeline.warehouse.transform import (
     dbt_environment,
     ensure_manifest,
     run_dbt,
+    stream_dbt,
 )
 from metrics_pipeline.warehouse.window import Window
 
@@ -74,6 +77,7 @@ def test_arguments_name_the_window_and_every_place(settings: Settings) -> None:
         *("--event-time-start", "2025-11-08"),
         *("--event-time-end", "2025-11-12"),
         *("--exclude-resource-type", "unit_test"),
+        "--no-write-json",
     ]
 
 
@@ -197,8 +201,40 @@ def test_a_project_that_cannot_be_parsed_is_explained(settings: Settings) -> Non
 @pytest.mark.slow
 def test_a_build_file_that_is_open_elsewhere_is_explained(settings: Settings) -> None:
     settings.warehouse_dir.mkdir(parents=True)
-    with (
-        duckdb.connect(settings.build_path),
-        pytest.raises(BuildLocked, match=f"Only one run may write.*PID {os.getpid()}"),
-    ):
-        run_dbt(settings, NIGHT)
+    hold = f"import duckdb; con = duckdb.connect({str(settings.build_path)!r}); print('open', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        with pytest.raises(BuildLocked, match=f"Only one run may write.*PID {other.pid}"):
+            run_dbt(settings, NIGHT)
+        other.communicate("\n")
+
+
+@pytest.mark.slow
+def test_the_build_file_is_free_after_dbt(settings: Settings) -> None:
+    run_dbt(settings, NIGHT)
+    with duckdb.connect(settings.build_path, config={"threads": 1}) as con:
+        con.execute("CREATE TABLE other AS SELECT 1")
+
+
+@pytest.mark.slow
+def test_who_leaves_early_stops_dbt(settings: Settings) -> None:
+    models = settings.dbt_project_dir / "models"
+    for number in range(6):
+        former = f"{{{{ ref('m{number - 1}') }}}}" if number else "{{ ref('sessions') }}"
+        (models / f"m{number}.sql").write_text(
+            "{{ config(materialized='table') }} "
+            f"select count(*) as n from range(300000000) as r, (select 1 from {former}) as s where r.range % 7 = 3",
+            "utf-8",
+        )
+    events = stream_dbt(settings, dbt_arguments(settings, NIGHT), dbt_environment(settings, NIGHT))
+    first = next(events)
+    assert first["data"].get("node_info", {}).get("unique_id") == "model.tiny.sessions", first
+    events.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "dbt"]
+    with duckdb.connect(settings.build_path, config={"threads": 1}) as con:
+        built = {name for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    assert "sessions" in built
+    assert "m5" not in built
