@@ -21,6 +21,8 @@ WIDENING: Mapping[str, float] = MappingProxyType(
 """Kind of day → least standard deviation as a share of the expectation: a main day may well bring three times as much."""
 NO_BASELINE = frozenset({"main", "holiday", "after"})
 """Kinds that are left out of baselines. Pre-sales and long mild seasons stay in: without them weeks would have no past."""
+ANY_PROMOTION = "any"
+"""Name of whatever day of the calendar, where a rule names events or kinds."""
 _CHINA = frozenset({"Asia/Shanghai", "Asia/Urumqi", "Asia/Chongqing", "Asia/Harbin", "PRC"})
 
 

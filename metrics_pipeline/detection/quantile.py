@@ -17,30 +17,39 @@ def ctes(probabilities: Iterable[float]) -> str:
     `probabilities`: every quantile that any spec asks for; an ordered-set aggregate takes its fraction as a literal only.
     """
     known = sorted(set(probabilities)) or [0.5]
-    cases = "\n            ".join(
-        f"WHEN {p!r} THEN percentile_cont({p!r}) WITHIN GROUP (ORDER BY h.value) FILTER (WHERE s.probability = {p!r})"
-        for p in known
-    )
+    if len(known) == 1:
+        baseline = f"percentile_cont({known[0]!r}) WITHIN GROUP (ORDER BY h.value)"
+    else:
+        cases = "\n            ".join(
+            f"WHEN {p!r} THEN percentile_cont({p!r}) WITHIN GROUP (ORDER BY h.value) FILTER (WHERE w.probability = {p!r})"
+            for p in known
+        )
+        baseline = f"CASE min(w.probability)\n            {cases}\n        END"
     return f"""
 -- quantile: of the last `window_days` days without promotions; interpolated between neighbours.
+quantile_windows AS MATERIALIZED (
+    SELECT
+        s.spec_no, s.key_no, s.probability, p.period_start, p.slot_hour, p.day_no - s.window_days AS since_day_no,
+        p.day_no
+    FROM specs AS s
+    JOIN periods AS p ON p.grain = s.grain
+    WHERE s.family = 'quantile'
+),
 quantile_baseline AS (
     SELECT
-        t.spec_no, t.series_no, t.period_start,
-        CASE min(s.probability)
-            {cases}
-        END AS baseline,
+        w.spec_no, h.series_no, w.period_start,
+        {baseline} AS baseline,
         count(*) AS history
-    FROM tested AS t
-    JOIN specs AS s ON s.spec_no = t.spec_no AND s.family = 'quantile'
-    JOIN points AS h
-        ON h.series_no = t.series_no
-        AND h.slot_hour = t.slot_hour
-        AND h.day_no BETWEEN t.day_no - s.window_days AND t.day_no - 1
+    FROM known AS h
+    JOIN quantile_windows AS w
+        ON w.key_no = h.key_no AND w.slot_hour = h.slot_hour
+        AND h.day_no >= w.since_day_no AND h.day_no < w.day_no
     WHERE h.value IS NOT NULL AND NOT h.is_event
-    GROUP BY t.spec_no, t.series_no, t.period_start
+    GROUP BY w.spec_no, h.series_no, w.period_start
 ),
 quantile_judged AS (
-    SELECT spec_no, series_no, period_start, baseline, abs(baseline) AS scale
-    FROM quantile_baseline
-    WHERE history >= {MIN_VALUES} AND baseline <> 0
+    SELECT t.ask_no, b.baseline, abs(b.baseline) AS scale
+    FROM quantile_baseline AS b
+    JOIN tested AS t ON t.spec_no = b.spec_no AND t.series_no = b.series_no AND t.period_start = b.period_start
+    WHERE b.history >= {MIN_VALUES} AND b.baseline <> 0
 )"""

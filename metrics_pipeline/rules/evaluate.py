@@ -7,7 +7,7 @@ checks, messages and tables that are made of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, tzinfo
 from pathlib import Path
@@ -16,17 +16,33 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from metrics_pipeline.detection.promotions import PromotionDay
+from metrics_pipeline.detection.references import Reference
+from metrics_pipeline.rules import composite, freshness
 from metrics_pipeline.rules.model import Rule
-from metrics_pipeline.rules.statement import COLUMNS, KEY, Relations, Span, relations, statement
+from metrics_pipeline.rules.statement import (
+    COLUMNS,
+    KEY,
+    OF_RULE,
+    TYPES,
+    Relations,
+    Span,
+    relations,
+    ruleset,
+    statement,
+)
 from metrics_pipeline.warehouse.history import EMPTY_VALUES
 from metrics_pipeline.warehouse.quoting import literal, parquet
 from metrics_pipeline.warehouse.read import Published
+from metrics_pipeline.warehouse.window import next_month
 
 if TYPE_CHECKING:
     import pandas as pd
 
+ROW_GROUP = 122_880
+"""Rows of a row group of the files of evaluations: what DuckDB reads at a time."""
 _TYPES = {
     "period_start": "TIMESTAMP",
     "evaluated_at": "TIMESTAMP",
@@ -84,7 +100,8 @@ class Evaluations:
     """The verdicts of one run, and where the new ones were written."""
 
     table: pa.Table = field(repr=False)
-    """All verdicts of the run, new or known: `COLUMNS` and `severity`."""
+    """All verdicts of the run, new or known, in no order: `COLUMNS` and `severity`. Texts that are the same for a rule or
+    the run are dictionary-encoded."""
     sql: str = field(repr=False)
     """The statement that made them."""
     directory: Path | None
@@ -147,20 +164,23 @@ class Evaluations:
 
     def breaches(self) -> pd.DataFrame:
         """All yellow and red verdicts, by rule, member and period; `COLUMNS`."""
-        return _frame(self.table.filter(pc.field("tier").isin(["yellow", "red"])))
+        return _frame(_sorted(self.table.filter(pc.field("tier").isin(["yellow", "red"]))))
 
     def frame(self) -> pd.DataFrame:
         """All verdicts; for small runs and tests. `COLUMNS`."""
-        return _frame(self.table)
+        return _frame(_sorted(self.table))
 
     def _worst_of_each(self) -> dict[str, dict[str, Any]]:
         judged = self.table.filter(pc.field("severity").is_valid()).select(
             ["rule", "member", "period_start", "value", "observed", "severity"]
         )
         best = judged.group_by("rule").aggregate([("severity", "max")])
+        greatest = dict(zip(best["rule"].to_pylist(), best["severity_max"].to_pylist(), strict=True))
+        rules = judged["rule"].unify_dictionaries().combine_chunks()
+        of_rule = pa.array([greatest.get(rule) for rule in rules.dictionary.to_pylist()], pa.float64())
+        is_worst = pc.equal(judged["severity"], of_rule.take(rules.indices))
         found: dict[str, dict[str, Any]] = {}
-        joined = judged.join(best, ["rule"])
-        for row in joined.filter(pc.field("severity") == pc.field("severity_max")).to_pylist():
+        for row in _sorted(judged.filter(is_worst)).to_pylist():
             found.setdefault(row["rule"], row)
         return found
 
@@ -175,12 +195,13 @@ def evaluate(
     run_id: str,
     zone: tzinfo = UTC,
     promotions: Sequence[PromotionDay] = (),
+    references: Sequence[Reference] = (),
     evaluations_dir: Path | None = None,
 ) -> Evaluations:
     """Judge every rule on every slice for the periods that begin in [start, until), shop-local.
 
     `evaluated_at` is now: aware, or naive UTC; with `zone`, the shop's, it decides whether a value is late.
-    `promotions` are the days of the calendar that this shop takes part in. With `evaluations_dir` the verdicts that
+    `promotions` are the days of the calendar that this shop takes part in, `references` its targets and benchmarks. With `evaluations_dir` the verdicts that
     are not there yet are added below it, one file for each month; a second run adds nothing.
 
     A rule that the database cannot evaluate gets the verdict `unknown` with the reason `error`, and stops only itself.
@@ -188,18 +209,22 @@ def evaluate(
     span = Span(moment(start), moment(until))
     now = evaluated_at if evaluated_at.tzinfo else evaluated_at.replace(tzinfo=UTC)
     with published.connect(span.start, span.until) as con:
-        judged = Judging(con, published, now.astimezone(zone).replace(tzinfo=None), promotions)
+        judged = Judging(con, published, now.astimezone(zone).replace(tzinfo=None), promotions, references)
         judged.run("verdicts", rules, span)
-        con.execute(
-            f"""CREATE TEMP TABLE evaluations AS
-            SELECT {", ".join(f"{name}::{_TYPES.get(name, 'VARCHAR')} AS {name}" for name in COLUMNS)}, severity
-            FROM (SELECT *, $data_version AS data_version, $at AS evaluated_at, $run_id AS run_id FROM verdicts)
-            ORDER BY rule, member, period_start""",
-            {"data_version": published.version, "at": now.astimezone(UTC).replace(tzinfo=None), "run_id": run_id},
-        )
-        paths = _write(con, evaluations_dir, now, run_id) if evaluations_dir is not None else ()
-        table = con.sql("SELECT * FROM evaluations").to_arrow_table()
+        stamp = Stamp(published.version, now.astimezone(UTC).replace(tzinfo=None), run_id)
+        table = _table(con.sql("SELECT * FROM found").to_arrow_table(), judged.ruleset, stamp)
+        paths = _write(con, table, evaluations_dir, stamp) if evaluations_dir is not None else ()
     return Evaluations(table, judged.sql, evaluations_dir, paths, tuple(rule.id for rule in rules), judged.errors)
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What all verdicts of a run share."""
+
+    data_version: str
+    evaluated_at: datetime
+    """Naive UTC."""
+    run_id: str
 
 
 class Judging:
@@ -211,63 +236,116 @@ class Judging:
         published: Published,
         local_now: datetime,
         promotions: Sequence[PromotionDay],
+        references: Sequence[Reference] = (),
     ) -> None:
         self._con = con
         self._published = published
         self._now = local_now
         self._promotions = promotions
+        self._references = references
+        self._exists = False
         self.sql = ""
+        """The statement of all rules but the composite ones, which come after it in the same form."""
         self.errors: dict[str, str] = {}
+        con.execute(TYPES)
+        self.ruleset = ruleset((), {})
+        """Number, id and versions of each rule; on the connection, too."""
 
-    def run(self, table: str, rules: Sequence[Rule], span: Span) -> None:
-        """Put the verdicts of these rules and periods into a temporary table."""
-        self._con.execute(f"DROP TABLE IF EXISTS {table}")
-        try:
-            self._create(table, rules, span)
-        except duckdb.Error:
-            self._one_by_one(table, rules, span)
+    def run(self, view: str, rules: Sequence[Rule], span: Span) -> None:
+        """Judge these rules and periods: the temporary table `found` (`rule_no` and what the statement selects), and
+        the view of this name, which has the columns `OF_RULE` instead of the number.
 
-    def _create(self, table: str, rules: Sequence[Rule], span: Span) -> None:
-        needed = relations(rules, self._published.metrics, self._promotions, span)
-        for name, relation in needed.tables.items():
-            self._con.register(name, relation)
-        self.sql = statement(self._values(needed), needed.families, needed.probabilities)
-        self._con.execute(f"CREATE TEMP TABLE {table} AS {self.sql}", {"evaluated_at": self._now})
-
-    def _one_by_one(self, table: str, rules: Sequence[Rule], span: Span) -> None:
-        whole = ""
-        for rule in rules:
-            part = f"{table}_of_one"
-            self._con.execute(f"DROP TABLE IF EXISTS {part}")
-            try:
-                self._create(part, [rule], span)
-                whole = self.sql
-            except duckdb.Error as error:
-                self.errors[rule.id] = str(error).strip().splitlines()[0]
-                self._create_error(part, rule, span)
-            exists = self._con.execute(
-                "SELECT 1 FROM duckdb_tables() WHERE table_name = $name", {"name": table}
-            ).fetchone()
-            self._con.execute(
-                f"INSERT INTO {table} FROM {part}" if exists else f"CREATE TEMP TABLE {table} AS FROM {part}"
-            )
-        self.sql = whole
-
-    def _create_error(self, table: str, rule: Rule, span: Span) -> None:
-        """The verdicts of a rule without values: its thresholds are taken away and its metric is not read."""
-        plain = rule.model_copy(update={"expr": type(rule.expr)("value"), "min_sample": None})
-        needed = relations([plain], {}, (), span)
-        for name, relation in needed.tables.items():
-            self._con.register(name, relation)
-        state = self._published.metrics.get(rule.metric)
+        First every rule on values, then the facts about metrics, then composite rules over what was found.
+        """
+        self.ruleset = ruleset(rules, self._published.metrics, self._references)
+        self._con.register("ruleset", self.ruleset)
+        self._con.execute(f"DROP VIEW IF EXISTS {view}; DROP TABLE IF EXISTS found")
+        self._exists = False
+        numbered = list(enumerate(rules))
+        fresh = [(n, rule) for n, rule in numbered if rule.expr.family == "freshness"]
+        plain = [(n, rule) for n, rule in numbered if rule.expr.family != "freshness" and rule.condition is None]
+        self._stage(plain, numbered, span)
+        if fresh:
+            rows = freshness.verdicts(fresh, self._published.metrics, self._now, span.start, span.until)
+            self._add_rows(rows)
+        for stage in composite.stages(numbered):
+            self._stage(stage, numbered, span)
         self._con.execute(
-            f"CREATE TEMP TABLE {table} AS SELECT * REPLACE ('error' AS reason, $hash AS rule_hash, $version AS metric_version) "
-            f"FROM ({statement(f'({EMPTY_VALUES})', needed.families)})",
-            {
-                "evaluated_at": self._now,
-                "hash": rule.rule_hash,
-                "version": state.definition_version if state is not None else "",
-            },
+            f"""CREATE TEMP VIEW {view} AS
+            SELECT {", ".join(f"r.{name}" for name in OF_RULE)}, f.* EXCLUDE (rule_no)
+            FROM found AS f
+            JOIN ruleset AS r ON r.rule_no = f.rule_no"""
+        )
+
+    def _stage(self, rules: Sequence[composite.Numbered], run: Sequence[composite.Numbered], span: Span) -> None:
+        """Judge rules that do not look at each other; one that the database cannot judge stops only itself."""
+        try:
+            self._add(rules, run, span)
+        except duckdb.Error:
+            for one in rules:
+                try:
+                    self._add([one], run, span)
+                except duckdb.Error as error:
+                    self.errors[one[1].id] = str(error).strip().splitlines()[0]
+                    self._add_error(one, span)
+
+    def _add(self, rules: Sequence[composite.Numbered], run: Sequence[composite.Numbered], span: Span) -> None:
+        needed = self._relations(rules, span)
+        composed = ""
+        if "composite" in needed.features:
+            self._con.register("leaves", composite.leaves(rules, run))
+            composed = composite.ctes(rules)
+        sql = statement(self._values(needed), needed, composed)
+        if not composed:
+            self.sql = sql
+        self._put(sql, {"evaluated_at": self._now})
+
+    def _put(self, sql: str, parameters: dict[str, Any]) -> None:
+        into = "INSERT INTO found BY NAME" if self._exists else "CREATE TEMP TABLE found AS"
+        self._con.execute(f"{into} {sql}", parameters)
+        self._exists = True
+
+    def _add_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        if rows:
+            schema = (
+                self._con.sql(
+                    "SELECT * REPLACE (tier::VARCHAR AS tier, reason::VARCHAR AS reason, "
+                    "holds::VARCHAR AS holds) FROM found LIMIT 0"
+                )
+                .to_arrow_table()
+                .schema
+            )
+            self._con.register(
+                "given", pa.Table.from_pylist([{**dict.fromkeys(schema.names), **row} for row in rows], schema)
+            )
+            self._put("FROM given", {})
+
+    def _relations(self, rules: Sequence[composite.Numbered], span: Span) -> Relations:
+        needed = relations(
+            [rule for _, rule in rules],
+            self._published.metrics,
+            self._promotions,
+            span,
+            numbers=[number for number, _ in rules],
+            set_numbers=self._references,
+        )
+        for name, relation in needed.tables.items():
+            self._con.register(name, relation)
+        return needed
+
+    def _add_error(self, one: composite.Numbered, span: Span) -> None:
+        """The verdicts of a rule without values: its thresholds are taken away and its metric is not read."""
+        number, rule = one
+        nothing = dict.fromkeys(("overrides", "all_of", "any_of", "none_of"), ())
+        without = rule.model_copy(
+            update={"expr": type(rule.expr)("value"), "min_sample": None, "promotions": {}, **nothing}
+        )
+        needed = relations([without], {}, (), span, numbers=[number])
+        for name, relation in needed.tables.items():
+            self._con.register(name, relation)
+        self._put(
+            f"SELECT * REPLACE ('error'::reason_word AS reason) FROM ({statement(f'({EMPTY_VALUES})', needed)})",
+            {"evaluated_at": self._now},
         )
 
     def _values(self, needed: Relations) -> str:
@@ -286,45 +364,99 @@ def moment(day: date | datetime) -> datetime:
     return day if isinstance(day, datetime) else datetime(day.year, day.month, day.day)
 
 
+def _table(found: pa.Table, rules: pa.Table, stamp: Stamp) -> pa.Table:
+    """The verdicts with all `COLUMNS`; what is the same for a rule or a run is text once and a number in each row."""
+    number = found["rule_no"].combine_chunks()
+    shared = {name: pa.DictionaryArray.from_arrays(number, rules[name].combine_chunks()) for name in OF_RULE}
+    zeros = pc.multiply(number, 0)
+    for name in ("data_version", "run_id"):
+        shared[name] = pa.DictionaryArray.from_arrays(zeros, pa.array([getattr(stamp, name)]))
+    shared["evaluated_at"] = pa.repeat(pa.scalar(stamp.evaluated_at, pa.timestamp("us")), found.num_rows)
+    return pa.table({name: shared[name] if name in shared else found[name] for name in (*COLUMNS, "severity")})
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """With text where there are numbers of texts."""
+    fields = [
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(fields))
+
+
 def _frame(table: pa.Table) -> pd.DataFrame:
-    frame: pd.DataFrame = table.select(list(COLUMNS)).to_pandas()
+    frame: pd.DataFrame = _plain(table.select(list(COLUMNS))).to_pandas()
     return frame
 
 
-def _write(con: duckdb.DuckDBPyConnection, directory: Path, now: datetime, run_id: str) -> tuple[Path, ...]:
+def _sorted(table: pa.Table) -> pa.Table:
+    return _plain(table).sort_by([(name, "ascending") for name in ("rule", "member", "period_start")])
+
+
+def _write(con: duckdb.DuckDBPyConnection, table: pa.Table, directory: Path, stamp: Stamp) -> tuple[Path, ...]:
     """Add what is not there yet, one file for each month, each put in its place whole."""
-    months = [
-        row[0]
-        for row in con.execute("SELECT DISTINCT strftime(period_start, '%Y-%m') FROM evaluations ORDER BY 1").fetchall()
-    ]
     written: list[Path] = []
-    for month in months:
-        folder = directory / f"month={month}"
+    name = f"{stamp.evaluated_at:%Y%m%dT%H%M%S%f}-{re.sub('[^0-9A-Za-z]+', '-', stamp.run_id)[:36]}"
+    for month, verdicts in _by_month(table.select(list(COLUMNS))):
+        folder = directory / f"month={month:%Y-%m}"
         known = sorted(folder.glob("*.parquet"))
-        # `reason` too: a value that was not due and is late now is news under the same data version.
-        same = " AND ".join(f"k.{name} = e.{name}" for name in (*KEY, "reason"))
-        fresh = f"SELECT {', '.join(COLUMNS)} FROM evaluations AS e WHERE strftime(period_start, '%Y-%m') = {literal(month)}"
-        if known:
-            fresh += f" AND NOT EXISTS (SELECT 1 FROM {parquet(known)} AS k WHERE {same})"
-        folder.mkdir(parents=True, exist_ok=True)
-        name = f"{now.astimezone(UTC):%Y%m%dT%H%M%S%f}-{re.sub('[^0-9A-Za-z]+', '-', run_id)[:36]}"
-        part = folder / f".{name}.part"
-        count = con.execute(f"COPY ({fresh}) TO {literal(str(part))} (FORMAT parquet, COMPRESSION zstd)").fetchone()
-        if count is None or count[0] == 0:
-            part.unlink(missing_ok=True)
+        fresh = _without(con, verdicts, known, stamp) if known else verdicts
+        if fresh.num_rows == 0:
             continue
-        target = folder / f"{name}.parquet"
+        folder.mkdir(parents=True, exist_ok=True)
+        part, target = folder / f".{name}.part", folder / f"{name}.parquet"
+        pq.write_table(fresh, part, compression="zstd", row_group_size=ROW_GROUP, store_schema=False)
         part.replace(target)
         written.append(target)
     return tuple(written)
 
 
-def read_evaluations(con: duckdb.DuckDBPyConnection, directory: Path) -> None:
-    """Make the view `evaluations` over everything that was ever evaluated; `COLUMNS`, empty when nothing was."""
-    files = sorted(directory.glob("month=*/*.parquet"))
+def _by_month(table: pa.Table) -> Iterator[tuple[date, pa.Table]]:
+    """First day of each month with verdicts, and these."""
+    if table.num_rows == 0:
+        return
+    bounds = pc.min_max(table["period_start"]).as_py()
+    month, last = (bounds[side].date().replace(day=1) for side in ("min", "max"))
+    if month == last:
+        yield month, table
+        return
+    while month <= last:
+        start, until = moment(month), moment(next_month(month))
+        of_month = table.filter((pc.field("period_start") >= start) & (pc.field("period_start") < until))
+        if of_month.num_rows:
+            yield month, of_month
+        month = next_month(month)
+
+
+def _without(con: duckdb.DuckDBPyConnection, table: pa.Table, known: Sequence[Path], stamp: Stamp) -> pa.Table:
+    """The verdicts that are not in these files."""
+    # `reason` too: a value that was not due and is late now is news under the same data version.
+    same = " AND ".join(f"k.{name} = e.{name}" for name in (*KEY, "reason"))
+    con.register("fresh", table.append_column("number", pa.array(range(table.num_rows), pa.int64())))
+    numbers = con.sql(
+        f"""SELECT number FROM fresh AS e WHERE NOT EXISTS (
+            SELECT 1 FROM {_stored(known)} AS k WHERE k.data_version = {literal(stamp.data_version)} AND {same}
+        ) ORDER BY number"""
+    ).to_arrow_table()
+    return table if numbers.num_rows == table.num_rows else table.take(numbers["number"])
+
+
+def read_evaluations(con: duckdb.DuckDBPyConnection, directory: Path, files: Sequence[Path] | None = None) -> None:
+    """Make the view `evaluations` over everything that was ever evaluated, or over some of its files.
+
+    `COLUMNS`, empty when nothing was.
+    """
+    files = sorted(directory.glob("month=*/*.parquet")) if files is None else files
     columns = ", ".join(f"NULL::{_TYPES.get(name, 'VARCHAR')} AS {name}" for name in COLUMNS)
-    source = f"SELECT * FROM {parquet(files)}" if files else f"SELECT {columns} WHERE FALSE"
+    empty = f"SELECT {columns} WHERE FALSE"
+    # files of an earlier release lack columns that were added since
+    source = f"{empty} UNION ALL BY NAME SELECT * FROM {_stored(files)}" if files else empty
     con.execute(f"CREATE OR REPLACE VIEW evaluations AS {source}")
+
+
+def _stored(files: Sequence[Path]) -> str:
+    """Files of evaluations as a table expression with every column that any of them has."""
+    return f"read_parquet([{', '.join(literal(str(path)) for path in files)}], union_by_name = true)"
 
 
 def latest_verdicts(directory: Path, rule: str, dimension: str, member: str, *, start: date) -> pd.DataFrame:
@@ -334,8 +466,9 @@ def latest_verdicts(directory: Path, rule: str, dimension: str, member: str, *, 
     if not files:
         return _frame(pa.table({name: pa.array([], pa.null()) for name in COLUMNS}))
     with duckdb.connect() as con:
+        read_evaluations(con, directory, files)
         return con.execute(
-            f"""SELECT {", ".join(f"{name}::{_TYPES.get(name, 'VARCHAR')} AS {name}" for name in COLUMNS)} FROM {parquet(files)}
+            f"""SELECT {", ".join(f"{name}::{_TYPES.get(name, 'VARCHAR')} AS {name}" for name in COLUMNS)} FROM evaluations
             WHERE rule = $rule AND dimension = $dimension AND member = $member AND period_start >= $start
             QUALIFY row_number() OVER (PARTITION BY period_start ORDER BY evaluated_at DESC) = 1
             ORDER BY period_start""",

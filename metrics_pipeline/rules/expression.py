@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Family = Literal["value", "change", "quantile", "band"]
+Family = Literal["value", "change", "event", "target", "benchmark", "share", "quantile", "band", "freshness"]
 Promotions = Literal["widen", "last_event", "ordinary"]
 Operator = Literal[">", ">=", "<", "<=", "outside", "inside"]
 
 GRAMMAR = (
-    "value | pct_change(7d) | pct_change(7d, over=4) | quantile(90d, 0.99) "
-    "| band(seasonal) | band(seasonal, weeks=8, k=4, promotions=widen)"
+    "value | pct_change(7d) | pct_change(7d, over=4) | pct_change(last_event) | vs_target() | vs_benchmark() "
+    "| share_of_parent() | share_of_parent(region) | share_of_parent(7d) | quantile(90d, 0.99) "
+    "| band(seasonal) | band(seasonal, weeks=8, k=4, promotions=widen) | freshness()"
 )
+LAST_EVENT = "last_event"
 DEFAULT_WEEKS = 8
 _HOURS = {"h": 1, "d": 24, "w": 168}
 
@@ -32,7 +35,8 @@ class Expression:
 
     family: Family
     lag_hours: int = 0
-    """change: distance to the period compared with, hours (24 = yesterday, 168 = same weekday)."""
+    """change, share: distance to the period compared with, hours (24 = yesterday, 168 = same weekday); of a share 0 = the
+    share itself, not its change."""
     over: int = 1
     """change: the baseline is the median of this many such periods, each `lag_hours` before the last."""
     window_days: int = 0
@@ -45,19 +49,16 @@ class Expression:
     """band: half-width of the drawn band in robust standard deviations; None = the yellow threshold."""
     promotions: Promotions = "widen"
     """band: what a promotion day of the calendar means for the tested period."""
+    parent: str = ""
+    """share: the dimension of the outer slice, one of the rule's own; empty = the total."""
+
+    @property
+    def has_baseline(self) -> bool:
+        """Whether the value is compared with another one in its own unit."""
+        return self.family not in ("value", "freshness") and not (self.family == "share" and not self.lag_hours)
 
     def __str__(self) -> str:
-        match self.family:
-            case "value":
-                return "value"
-            case "change":
-                over = f", over={self.over}" if self.over != 1 else ""
-                return f"pct_change({_duration_text(self.lag_hours)}{over})"
-            case "quantile":
-                return f"quantile({self.window_days}d, {_number_text(self.probability)})"
-            case "band":
-                width = f", k={_number_text(self.width)}" if self.width is not None else ""
-                return f"band(seasonal, weeks={self.weeks}{width}, promotions={self.promotions})"
+        return _TEXTS[self.family](self)
 
 
 @dataclass(frozen=True)
@@ -138,30 +139,12 @@ def parse_expression(text: str) -> Expression:
         raise ExpressionError(f"{text!r} is not an expression; write one of: {GRAMMAR}")
     name, inside = match.groups()
     positional, named = _arguments(text, inside or "")
-    match name:
-        case "value":
-            _no_more(text, positional, named)
-            return Expression("value")
-        case "pct_change":
-            if len(positional) != 1:
-                raise ExpressionError(f"{text!r}: give one distance, e.g. pct_change(1d) or pct_change(7d)")
-            over = _whole(text, "over", named.pop("over", "1"), least=1, most=26)
-            _no_more(text, [], named, known=("over",))
-            return Expression("change", lag_hours=_duration_hours(text, positional[0]), over=over)
-        case "quantile":
-            if len(positional) != 2:
-                raise ExpressionError(f"{text!r}: give a window and a quantile, e.g. quantile(90d, 0.99)")
-            _no_more(text, [], named)
-            hours = _duration_hours(text, positional[0])
-            probability = _number(text, positional[1])
-            if hours % 24:
-                raise ExpressionError(f"{text!r}: the window is in days (d) or weeks (w)")
-            if not 0 < probability < 1:
-                raise ExpressionError(f"{text!r}: a quantile lies between 0 and 1, e.g. 0.99")
-            return Expression("quantile", window_days=hours // 24, probability=probability)
-        case "band":
-            return _band(text, positional, named)
-    raise ExpressionError(f"{text!r}: {name!r} is not known; write one of: {GRAMMAR}")
+    if name in _BARE:
+        _no_more(text, positional, named)
+        return Expression(_BARE[name])
+    if name not in _PARSERS:
+        raise ExpressionError(f"{text!r}: {name!r} is not known; write one of: {GRAMMAR}")
+    return _PARSERS[name](text, positional, named)
 
 
 def parse_threshold(text: str) -> Threshold:
@@ -189,6 +172,30 @@ def parse_threshold(text: str) -> Threshold:
     return Threshold(one_sided[operator], number, number)
 
 
+def _change(text: str, positional: list[str], named: dict[str, str]) -> Expression:
+    if len(positional) != 1:
+        raise ExpressionError(f"{text!r}: give one distance, e.g. pct_change(1d) or pct_change(7d)")
+    if positional[0] == LAST_EVENT:
+        _no_more(text, [], named)
+        return Expression("event")
+    over = _whole(text, "over", named.pop("over", "1"), least=1, most=26)
+    _no_more(text, [], named, known=("over",))
+    return Expression("change", lag_hours=_duration_hours(text, positional[0]), over=over)
+
+
+def _quantile(text: str, positional: list[str], named: dict[str, str]) -> Expression:
+    if len(positional) != 2:
+        raise ExpressionError(f"{text!r}: give a window and a quantile, e.g. quantile(90d, 0.99)")
+    _no_more(text, [], named)
+    hours = _duration_hours(text, positional[0])
+    probability = _number(text, positional[1])
+    if hours % 24:
+        raise ExpressionError(f"{text!r}: the window is in days (d) or weeks (w)")
+    if not 0 < probability < 1:
+        raise ExpressionError(f"{text!r}: a quantile lies between 0 and 1, e.g. 0.99")
+    return Expression("quantile", window_days=hours // 24, probability=probability)
+
+
 def _band(text: str, positional: list[str], named: dict[str, str]) -> Expression:
     if positional != ["seasonal"]:
         raise ExpressionError(f"{text!r}: the band that is known is band(seasonal)")
@@ -204,6 +211,14 @@ def _band(text: str, positional: list[str], named: dict[str, str]) -> Expression
         case "widen" | "last_event" | "ordinary":
             return Expression("band", weeks=weeks, width=width, promotions=promotions)
     raise ExpressionError(f"{text!r}: promotions is widen, last_event or ordinary, not {promotions!r}")
+
+
+def _share(text: str, positional: list[str], named: dict[str, str]) -> Expression:
+    rest = list(positional)
+    parent = rest.pop(0) if rest and re.fullmatch(r"[a-z][a-z_]*", rest[0]) else ""
+    lag = _duration_hours(text, rest.pop(0)) if rest else 0
+    _no_more(text, rest, named)
+    return Expression("share", lag_hours=lag, parent=parent)
 
 
 def _arguments(text: str, inside: str) -> tuple[list[str], dict[str, str]]:
@@ -257,3 +272,43 @@ def _number(text: str, value: str) -> float:
 
 def _number_text(number: float) -> str:
     return repr(int(number)) if number == int(number) and abs(number) < 1e15 else repr(number)
+
+
+def _change_text(change: Expression) -> str:
+    over = f", over={change.over}" if change.over != 1 else ""
+    return f"pct_change({_duration_text(change.lag_hours)}{over})"
+
+
+def _share_text(share: Expression) -> str:
+    lag = _duration_text(share.lag_hours) if share.lag_hours else ""
+    return f"share_of_parent({', '.join(part for part in (share.parent, lag) if part)})"
+
+
+def _band_text(band: Expression) -> str:
+    width = f", k={_number_text(band.width)}" if band.width is not None else ""
+    return f"band(seasonal, weeks={band.weeks}{width}, promotions={band.promotions})"
+
+
+_BARE: Mapping[str, Family] = {
+    "value": "value",
+    "vs_target": "target",
+    "vs_benchmark": "benchmark",
+    "freshness": "freshness",
+}
+_PARSERS: Mapping[str, Callable[[str, list[str], dict[str, str]], Expression]] = {
+    "pct_change": _change,
+    "quantile": _quantile,
+    "band": _band,
+    "share_of_parent": _share,
+}
+_TEXTS: Mapping[Family, Callable[[Expression], str]] = {
+    "value": lambda _: "value",
+    "change": _change_text,
+    "event": lambda _: f"pct_change({LAST_EVENT})",
+    "target": lambda _: "vs_target()",
+    "benchmark": lambda _: "vs_benchmark()",
+    "share": _share_text,
+    "quantile": lambda one: f"quantile({one.window_days}d, {_number_text(one.probability)})",
+    "band": _band_text,
+    "freshness": lambda _: "freshness()",
+}

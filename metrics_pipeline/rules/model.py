@@ -27,6 +27,9 @@ from metrics_pipeline.rules.expression import (
 
 Grain = Literal["day", "hour"]
 Direction = Literal["rise", "fall", "both"]
+COMPOSITE = ("all_of", "any_of", "not")
+"""Keys that make a rule a composite one."""
+COMPOSITE_THRESHOLDS = {"yellow_if": ">= 1", "red_if": ">= 2"}
 _DEFAULT_DUE = {"day": "09:00", "hour": "01:00"}
 
 
@@ -122,6 +125,106 @@ class RecoverIf(_Keys):
     red: ThresholdText | None = Field(None, description="Red becomes yellow when this holds.")
 
 
+class Variant(_Keys):
+    """Keys of a rule that are others for some slices or days; a key that is given replaces the rule's, null takes it away."""
+
+    yellow_if: ThresholdText | None = Field(None, description="As of the rule.")
+    red_if: ThresholdText | None = Field(None, description="As of the rule.")
+    recover_if: RecoverIf = Field(RecoverIf(), description="As of the rule; not kept when a threshold is another one.")
+    min_change: MinChange | None = Field(None, description="As of the rule.")
+    mute: bool = Field(False, description="Nothing is judged here: tier ok, reason muted; an alert that fires stays.")
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.changes and not self.mute:
+            raise PydanticCustomError("variant", "give yellow_if, red_if, recover_if, min_change or mute")
+        return self
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The rule's fields that are given here, and what they are."""
+        names = ("yellow_if", "red_if", "recover_if", "min_change")
+        return {name: getattr(self, name) for name in names if name in self.model_fields_set}
+
+
+def _members(value: object) -> object:
+    if isinstance(value, dict):
+        return {str(key): (one,) if isinstance(one, str | int) else one for key, one in value.items()}
+    return value
+
+
+class Override(Variant):
+    """Other thresholds for some members; of several that match a slice the first one counts."""
+
+    where: Annotated[
+        dict[str, Annotated[tuple[Annotated[str, Field(coerce_numbers_to_str=True)], ...], Field(min_length=1)]],
+        BeforeValidator(_members),
+        Field(min_length=1),
+        WithJsonSchema(
+            {
+                "type": "object",
+                "minProperties": 1,
+                "additionalProperties": {
+                    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
+                },
+            }
+        ),
+    ] = Field(description="Dimension of the rule → member, or members any of which will do; all must match.")
+
+
+def _promotion(value: object) -> object:
+    return {"mute": True} if value == "mute" else value
+
+
+def _promotions(value: object) -> object:
+    """`618:` is a number to YAML."""
+    return {str(key): one for key, one in value.items()} if isinstance(value, dict) else value
+
+
+PromotionVariant = Annotated[Variant, BeforeValidator(_promotion)]
+
+
+def _one_or_more(value: object) -> object:
+    return (value,) if isinstance(value, str | dict) else value
+
+
+class Condition(_Keys):
+    """What must be true of other rules' verdicts; of several keys all must hold."""
+
+    all_of: tuple[Part, ...] = Field((), description="Each of these breaches; the tier is the lowest of theirs.")
+    any_of: tuple[Part, ...] = Field((), description="One of these breaches; the tier is the highest of theirs.")
+    none_of: Annotated[tuple[Part, ...], BeforeValidator(_one_or_more)] = Field(
+        (), alias="not", description="None of these breaches, neither yellow nor red."
+    )
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not (self.all_of or self.any_of or self.none_of):
+            raise PydanticCustomError("condition", "give all_of, any_of or not, each with rule ids")
+        return self
+
+    def __str__(self) -> str:
+        named = (("all of", self.all_of), ("any of", self.any_of), ("none of", self.none_of))
+        texts = [
+            f"{name} {', '.join(part if isinstance(part, str) else f'({part})' for part in parts)}"
+            for name, parts in named
+            if parts
+        ]
+        return " and ".join(texts)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Ids of all rules it names, each once, in their order."""
+        found: dict[str, None] = {}
+        for part in (*self.all_of, *self.any_of, *self.none_of):
+            found.update(dict.fromkeys((part,) if isinstance(part, str) else part.references))
+        return tuple(found)
+
+
+Part = RuleId | Condition
+Condition.model_rebuild()
+
+
 class Annotations(_Keys):
     """What a person reads."""
 
@@ -151,8 +254,27 @@ class Rule(_Keys):
             "median of the last 4 periods 7 days apart (-0.3 = 30 % lower). quantile(90d, 0.99): relative distance to "
             "that quantile of the last 90 days (0 = at it). band(seasonal, weeks=8, k=4, promotions=widen): distance "
             "to the seasonal expectation in robust standard deviations; on promotion days widen = be tolerant, "
-            "last_event = compare with the same day of the last such event, ordinary = judge as any other day."
+            "last_event = compare with the same day of the last such event, ordinary = judge as any other day. "
+            "pct_change(last_event): relative change against the same day of the last such promotion; quiet on other "
+            "days. vs_target(), vs_benchmark(): relative distance to the number in the seeds metric_targets and "
+            "industry_benchmarks that is valid on the day. share_of_parent(): part of the total, share_of_parent(region): "
+            "of that region; with a distance, share_of_parent(7d), the relative change of that part. freshness(): hours "
+            "since the moment up to which the metric is complete, judged once, for the newest period that has ended."
         ),
+    )
+    all_of: tuple[Part, ...] = Field(
+        (),
+        description=(
+            "A composite rule: in place of expr it looks at the verdicts of other rules for the same period and every slice "
+            "that does not contradict its own. observed is 0 = quiet, 1 = yellow, 2 = red (all_of: the lowest, any_of: the "
+            "highest, not: 2 when none breaches, else 0; the keys together: the lowest), yellow_if defaults to >= 1 and "
+            "red_if to >= 2. An entry is a rule id or again {all_of, any_of, not}. A part that could not be judged leaves "
+            "open what depends on it. metric and by say whose slices it is about."
+        ),
+    )
+    any_of: tuple[Part, ...] = Field((), description="See all_of.")
+    none_of: Annotated[tuple[Part, ...], BeforeValidator(_one_or_more)] = Field(
+        (), alias="not", description="See all_of; one or more rules of which none breaches."
     )
     yellow_if: ThresholdText | None = Field(None, description="Warning, of the observed number.")
     red_if: ThresholdText | None = Field(None, description="Alarm; must lie beyond yellow in the same direction.")
@@ -162,6 +284,17 @@ class Rule(_Keys):
     min_change: MinChange | None = Field(None, description="Quiet where the change is small, however significant.")
     direction: Direction = Field(
         "both", description="Only a rise (or only a fall) is bad; narrows a threshold that has two sides."
+    )
+    overrides: tuple[Override, ...] = Field(
+        (),
+        description="Other thresholds for some members: [{where: {region: 西北}, yellow_if: …}]; the first that matches.",
+    )
+    promotions: Annotated[dict[str, PromotionVariant], BeforeValidator(_promotions)] = Field(
+        {},
+        description=(
+            "Other thresholds, or mute, on days of the promotion calendar: event id (618, double_11), kind of day (main, "
+            "presale, season, holiday, after) or any; the first that matches, on top of overrides."
+        ),
     )
     no_data: NoData = Field(NoData(), description="When a value is due and what its absence means.")
     owner: NonEmpty = Field(description="Person or team who gets the alert.")
@@ -173,6 +306,16 @@ class Rule(_Keys):
         None, exclude=True, json_schema_extra={"readOnly": True}, description="Set by the loader."
     )
     line: int = Field(0, exclude=True, json_schema_extra={"readOnly": True}, description="Set by the loader.")
+    origins: dict[str, str] = Field(
+        {}, exclude=True, json_schema_extra={"readOnly": True}, description="Set by the loader: key → file:line."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _composite_thresholds(cls, data: Any) -> Any:
+        if isinstance(data, dict) and any(data.get(key) for key in COMPOSITE) and not {*data} & {"yellow_if", "red_if"}:
+            return {**data, **COMPOSITE_THRESHOLDS}
+        return data
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -185,6 +328,34 @@ class Rule(_Keys):
     @property
     def id(self) -> str:
         return self.alert
+
+    @property
+    def condition(self) -> Condition | None:
+        """Of a composite rule: what it asks of other rules."""
+        if not (self.all_of or self.any_of or self.none_of):
+            return None
+        return Condition(all_of=self.all_of, any_of=self.any_of, none_of=self.none_of)
+
+    @property
+    def observes(self) -> str:
+        """What the thresholds judge, in one line: `expr`, or the condition of a composite rule."""
+        return str(self.expr) if self.condition is None else str(self.condition)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Ids of the rules a composite rule looks at; () for any other rule."""
+        return () if self.condition is None else self.condition.references
+
+    def varied(self, *variants: Variant | None) -> Rule:
+        """The rule as these variants make it, one on top of the other."""
+        changes: dict[str, Any] = {}
+        for variant in variants:
+            if variant is not None:
+                replaced = variant.changes
+                if {"yellow_if", "red_if"} & replaced.keys():
+                    replaced.setdefault("recover_if", RecoverIf())
+                changes |= replaced
+        return self.model_copy(update=changes)
 
     @property
     def dimension(self) -> str:
@@ -205,7 +376,10 @@ class Rule(_Keys):
     def rule_hash(self) -> str:
         """12 hex digits over everything that decides a verdict; texts, owner and labels are not in it."""
         verdict = self.model_dump(
-            mode="json", by_alias=True, exclude={"alert", "why", "why_zh", "owner", "labels", "annotations"}
+            mode="json",
+            by_alias=True,
+            exclude={"alert", "why", "why_zh", "owner", "labels", "annotations"}
+            | {name for name in ("all_of", "any_of", "none_of", "overrides", "promotions") if not getattr(self, name)},
         )
         return hashlib.sha256(json.dumps(verdict, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -226,20 +400,35 @@ class RuleFile(_Keys):
     groups: list[Group]
 
 
+class DefaultsFile(_Keys):
+    """`alert_rules/_defaults.yml`."""
+
+    defaults: dict[str, Any] = Field(
+        description="Keys every rule has unless its group or the rule itself says otherwise; labels and annotations are merged."
+    )
+
+
 def rule_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of a rule file, for editors and the rule builder.
 
-    Keys that a group's `defaults` may supply are still listed as required: the schema describes the complete rule.
+    Only the id is required of a rule: all else may come from the defaults of its group or of `_defaults.yml`.
     """
     schema = RuleFile.model_json_schema(by_alias=True)
-    properties = schema["$defs"]["Rule"]["properties"]
-    for key in [key for key, value in properties.items() if value.get("readOnly")]:
-        del properties[key]
+    rule = schema["$defs"]["Rule"]
+    for key in [key for key, value in rule["properties"].items() if value.get("readOnly")]:
+        del rule["properties"][key]
+    rule["required"] = ["alert"]
+    inherited = {key: value for key, value in rule["properties"].items() if key != "alert"}
+    schema["$defs"]["Group"]["properties"]["defaults"] |= {"properties": inherited, "additionalProperties": False}
+    variant = rule["properties"]["promotions"]["additionalProperties"]
+    rule["properties"]["promotions"]["additionalProperties"] = {"anyOf": [{"const": "mute"}, variant]}
     return schema
 
 
 def yaml_keys() -> tuple[str, ...]:
     """The keys a rule may have in a file, in the order of the model."""
     return tuple(
-        field.alias or name for name, field in Rule.model_fields.items() if not re.fullmatch("group|file|line", name)
+        field.alias or name
+        for name, field in Rule.model_fields.items()
+        if not re.fullmatch("group|file|line|origins", name)
     )

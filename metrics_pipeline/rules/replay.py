@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from metrics_pipeline.detection.promotions import PromotionDay
+from metrics_pipeline.detection.references import Reference
 from metrics_pipeline.rules.evaluate import Judging, moment
 from metrics_pipeline.rules.model import Rule
 from metrics_pipeline.rules.statement import Span
@@ -173,6 +174,19 @@ class Replay:
         """Median over all days of the rules that had something to tell."""
         return float(statistics.median(self.messages_per_day.values())) if self.messages_per_day else 0.0
 
+    @property
+    def weeks(self) -> tuple[tuple[date, Mapping[str, int]], ...]:
+        """Every week of the replay by its Monday, and how often each rule that fired did so in it."""
+        monday = self.start.date() - timedelta(days=self.start.weekday())
+        found: dict[date, dict[str, int]] = {}
+        while monday < self.until.date():
+            found[monday] = {}
+            monday += timedelta(days=7)
+        for episode in self.episodes:
+            of_week = found[episode.fired_at.date() - timedelta(days=episode.fired_at.weekday())]
+            of_week[episode.rule] = of_week.get(episode.rule, 0) + 1
+        return tuple(found.items())
+
     def frame(self) -> pd.DataFrame:
         """One row per rule: the fields of `RuleReplay`, with the worst episode's member, period and value."""
         import pandas as pd
@@ -202,17 +216,24 @@ def replay(
     until: date | datetime,
     *,
     promotions: Sequence[PromotionDay] = (),
+    references: Sequence[Reference] = (),
     labels: Sequence[Label] = (),
     grace_days: int = GRACE_DAYS,
+    progress: Callable[[float], None] | None = None,
 ) -> Replay:
-    """Judge the rules over [start, until), shop-local, as if every period had just ended. Writes nothing."""
+    """Judge the rules over [start, until), shop-local, as if every period had just ended. Writes nothing.
+
+    `progress` is told the share that is done. Composite rules need the rules they look at (`composite.with_parts`).
+    """
     span = Span(moment(start), moment(until))
     with published.connect(span.start, span.until) as con:
-        judging = Judging(con, published, datetime.max, promotions)
+        judging = Judging(con, published, datetime.max, promotions, references)
         con.execute(_CREATE)
         for piece in span.pieces(PIECE_DAYS):
             judging.run("piece", rules, piece)
             con.execute(_KEEP)
+            if progress is not None:
+                progress((piece.until - span.start) / (span.until - span.start))
         counts = {row[0]: row[1:] for row in con.execute(_COUNTS).fetchall()}
         con.register("holds", _holds(rules))
         episodes = tuple(Episode(*row) for row in con.execute(_EPISODES).fetchall())

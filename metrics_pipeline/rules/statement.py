@@ -6,40 +6,59 @@
     wanted      which values are read: metric, grain, dimension, version, span
     periods     the tested periods
     events      promotion days;  former_events: the same day of the last such event
+    override_where, promotion_days: which slices and days have other thresholds
+    reference_values: targets and benchmarks with their days
 
 The same text serves one period of a night and the weeks of a replay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 
-from metrics_pipeline.detection import change, quantile, seasonal
-from metrics_pipeline.detection.promotions import NO_BASELINE, WIDENING, PromotionDay, former_days
+from metrics_pipeline.detection import change, event, quantile, references, seasonal, share
+from metrics_pipeline.detection.promotions import ANY_PROMOTION, NO_BASELINE, WIDENING, PromotionDay, former_days
+from metrics_pipeline.detection.references import FILES, Reference, digest_of
 from metrics_pipeline.rules.expression import Expression, Threshold
 from metrics_pipeline.rules.model import Rule
+from metrics_pipeline.warehouse.quoting import literal
 from metrics_pipeline.warehouse.read import MetricState
 
 SEEN_DAYS = 28
 """A slice with a value in these days is expected to have one; later it counts as gone."""
 _EPOCH = date(1970, 1, 1)
 _PERIOD = {"day": timedelta(days=1), "hour": timedelta(hours=1)}
+_SERIES = 1 << 32
+"""A series is key × this + member, so that a row of history has one number to be joined by."""
 _SPECIAL = "*"
 """Member of the verdict of a sliced rule that has no slices at all."""
 
+OF_RULE = ("rule", "metric", "dimension", "grain", "rule_hash", "metric_version")
+"""Columns of an evaluation that are the same in all verdicts of a rule."""
 COLUMNS = (
     "rule", "metric", "dimension", "member", "grain", "period_start", "value", "numerator", "denominator", "sample",
-    "observed", "baseline", "lower", "upper", "yellow_bound", "red_bound", "tier", "reason", "rule_hash",
+    "observed", "baseline", "lower", "upper", "yellow_bound", "red_bound", "tier", "reason", "holds", "rule_hash",
     "metric_version", "data_version", "evaluated_at", "run_id",
 )  # fmt: skip
 """Columns of an evaluation, in this order (docs/architecture.md, Evaluations)."""
+TIERS = ("ok", "yellow", "red", "no_data", "unknown")
+REASONS = (
+    "ok", "breach", "late", "not_due", "missing_slice", "null_value", "min_sample", "no_baseline", "min_change", "muted",
+    "not_event", "absent", "error",
+)  # fmt: skip
+HOLDS = ("none", "yellow", "red")
 KEY = ("rule", "member", "period_start", "rule_hash", "metric_version", "data_version")
 """What makes an evaluation the same one."""
+
+Feature = Literal["recovery", "variants", "composite"]
+"""recovery: some rule recovers at other thresholds than it fires at · variants: some rule has overrides or promotions ·
+composite: the rules look at verdicts and not at values."""
 
 
 @dataclass(frozen=True)
@@ -70,22 +89,23 @@ class Relations:
     reads: tuple[Span, ...]
     """Spans of values that are needed, for choosing files."""
     dimensions: frozenset[str]
+    features: frozenset[Feature] = frozenset()
+    """What some rule uses beyond the plain case; the text of the statement has it only then."""
 
 
 @dataclass
 class _Columns:
-    """Rows of a relation, column by column."""
+    """Rows of a relation, and the types of its columns."""
 
     schema: dict[str, pa.DataType]
-    values: dict[str, list[Any]] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, **row: Any) -> None:
-        for name in self.schema:
-            self.values.setdefault(name, []).append(row[name])
+        self.rows.append(row)
 
     def table(self) -> pa.Table:
-        schema = pa.schema(list(self.schema.items()))
-        return pa.table({name: self.values.get(name, []) for name in self.schema}, schema=schema)
+        columns = {name: [row[name] for row in self.rows] for name in self.schema}
+        return pa.table(columns, schema=pa.schema(list(self.schema.items())))
 
 
 def relations(
@@ -93,11 +113,17 @@ def relations(
     metrics: Mapping[str, MetricState],
     promotions: Sequence[PromotionDay],
     span: Span,
+    *,
+    numbers: Sequence[int] | None = None,
+    set_numbers: Sequence[Reference] = (),
 ) -> Relations:
-    """What the statement needs to know of these rules, metrics and periods."""
+    """What the statement needs to know of these rules, metrics and periods.
+
+    `set_numbers`: targets and benchmarks. `numbers`: of the rules, default from 0 on. Either all rules are composite or none is; freshness rules ask no series.
+    """
+    numbered = list(zip(range(len(rules)) if numbers is None else numbers, rules, strict=True))
     specs: dict[_Asked, int] = {}
-    for rule in rules:
-        specs.setdefault(_asked(rule), len(specs))
+    spec_of_rule = [specs.setdefault(_asked(rule), len(specs)) for rule in rules]
     former = {
         day: before
         for day, before in former_days(promotions).items()
@@ -105,47 +131,111 @@ def relations(
     }
     keys = _Keys()
     tables = {
-        "rules": _rules(rules, specs, metrics, keys),
+        "rules": _rules(numbered, spec_of_rule, metrics, keys),
         "specs": _specs(specs, keys),
         "change_offsets": _change_offsets(specs),
         "periods": _periods(span),
         "events": _events(promotions),
         "former_events": _former_events(former),
+        "override_where": _override_where(numbered),
+        "promotion_days": _promotion_days(numbered, promotions, span),
     }
     wanted = _Wanted(metrics, span, keys)
     for metric, dimension, grain, expression, sample in specs:
         wanted.want(metric, grain, dimension, max(SEEN_DAYS, _lookback_days(expression)))
         if expression.promotions == "last_event" and expression.family == "band":
-            wanted.want_former(metric, grain, dimension, former.values())
+            wanted.want_former(metric, grain, dimension, former.values(), days=seasonal.lookback_days(1))
+        if expression.family == "event":
+            wanted.want_former(metric, grain, dimension, former.values(), days=0)
+        if expression.family == "share":
+            parent = expression.parent or "all"
+            wanted.want(metric, grain, parent, max(SEEN_DAYS, _lookback_days(expression)))
         if sample is not None:
             wanted.want(sample[0], grain, dimension, SEEN_DAYS)
     tables["wanted"], reads = wanted.result()
+    tables["reference_values"] = _reference_values(set_numbers, keys)
     return Relations(
         tables,
         frozenset(spec.expression.family for spec in specs),
         tuple(sorted({spec.expression.probability for spec in specs if spec.expression.family == "quantile"})),
         reads,
-        frozenset(rule.dimension for rule in rules),
+        frozenset(rule.dimension for rule in rules)
+        | {spec.expression.parent or "all" for spec in specs if spec.expression.family == "share"},
+        _features(rules),
     )
 
 
-def statement(values: str, families: Collection[str], probabilities: Sequence[float] = ()) -> str:
+def ruleset(
+    rules: Sequence[Rule], metrics: Mapping[str, MetricState], references: Sequence[Reference] = ()
+) -> pa.Table:
+    """`rule_no` and the columns `OF_RULE` of each rule, which the statement leaves to whoever wants the text."""
+    hashes = _hashes(rules, references)
+    columns = _Columns({"rule_no": pa.int32(), **dict.fromkeys(OF_RULE, pa.string())})
+    for number, rule in enumerate(rules):
+        state = metrics.get(rule.metric)
+        columns.add(
+            rule_no=number,
+            rule=rule.id,
+            metric=rule.metric,
+            dimension=rule.dimension,
+            grain=rule.grain,
+            rule_hash=hashes[rule.id],
+            metric_version=state.definition_version if state is not None else "",
+        )
+    return columns.table()
+
+
+def _hashes(rules: Sequence[Rule], references: Sequence[Reference]) -> dict[str, str]:
+    """Rule → hash of all that decides its verdicts: also the targets it is compared with, and the rules it looks at."""
+    by_id = {rule.id: rule for rule in rules}
+    found: dict[str, str] = {}
+
+    def hash_of(rule: Rule, seen: frozenset[str]) -> str:
+        if rule.id not in found:
+            parts = [hash_of(by_id[name], seen | {rule.id}) for name in rule.references if name in by_id.keys() - seen]
+            if rule.expr.family in FILES:
+                parts.append(digest_of(references, rule.expr.family, rule.metric, rule.dimension))
+            found[rule.id] = (
+                hashlib.sha256(" ".join([rule.rule_hash, *parts]).encode()).hexdigest()[:12]
+                if parts
+                else rule.rule_hash
+            )
+        return found[rule.id]
+
+    for rule in rules:
+        hash_of(rule, frozenset())
+    return found
+
+
+def statement(values: str, needed: Relations, composed: str = "") -> str:
     """The SELECT over all rules × slices × periods.
 
-    `values`: a table expression with the published columns. `families`, `probabilities`: what the rules ask for; a
-    detector that nobody asks is left out of the text. Parameter `$evaluated_at`: shop-local moment.
+    `values`: a table expression with the published columns. `needed`: what the rules ask for; a detector or feature
+    that nobody asks is left out of the text. `composed`: the SQL of composite rules, of which `needed` is then. The connection has the `TYPES`. Parameter `$evaluated_at`: shop-local moment.
 
-    Columns: `COLUMNS` up to `metric_version`, then `severity`: how far the observed number lies beyond the first
+    Columns: `rule_no`, the measured `COLUMNS`, then `severity`: how far the observed number lies beyond the first
     threshold (below 0 = on the good side); it orders the slices of one rule.
     """
-    detectors = {"change": change.CTES, "quantile": quantile.ctes(probabilities), "band": seasonal.CTES}
-    asked = [family for family in detectors if family in families]
-    judged = "\n    UNION ALL\n".join(f"    SELECT * FROM {family}_judged" for family in asked) or _NOTHING_JUDGED
+    families, probabilities, features = needed.families, needed.probabilities, needed.features
+    common = {"series_no": _SERIES_NO, "day_no": _DAY_NO, "wanted_values": _WANTED_VALUES.format(values=values)}
+    detectors = {
+        "change": change.CTES,
+        "event": event.CTES,
+        "reference": references.CTES.format(series=_SERIES),
+        "share": share.CTES.format(series=_SERIES),
+        "quantile": quantile.ctes(probabilities),
+        "band": f"{_BAND_POINTS.format(**common)},\n{seasonal.CTES}",
+    }
+    wanted = {"reference" if family in FILES else family for family in families}
+    asked = [family for family in detectors if family in wanted]
+    judged = "\n    UNION ALL\n".join(_JUDGED_BY.get(family, _JUDGED).format(family=family) for family in asked)
     parts = [
-        _POINTS.format(values=values, seen_days=SEEN_DAYS),
+        _KNOWN.format(values=values, seen_days=SEEN_DAYS, series=_SERIES, **common),
         *(detectors[family] for family in asked),
-        f"judged AS (\n{judged}\n)",
-        _VERDICTS,
+        f"judged AS (\n{judged or _NOTHING_JUDGED}\n)",
+        *([composed] if "composite" in features else ()),
+        *([_VARIANTS] if "variants" in features else ()),
+        _verdicts(features, families),
     ]
     return "WITH\n" + ",\n".join(part.strip() for part in parts)
 
@@ -172,15 +262,50 @@ class _Keys:
         return self._numbers.setdefault((metric, grain, dimension), len(self._numbers))
 
 
+def _verdicts(features: frozenset[Feature], families: frozenset[str]) -> str:
+    """The end of the statement: thresholds, reasons and tiers, with what the features add."""
+    is_composite, has_variants = "composite" in features, "variants" in features
+    holds = _HOLDS_AS_TIER
+    if is_composite:
+        holds = _HOLDS.replace("observed", "holds_rank")
+    elif "recovery" in features:
+        holds = _HOLDS
+    return _VERDICTS.format(
+        holds=holds,
+        observed="rank::DOUBLE" if is_composite else _OBSERVED,
+        scale="NULL::DOUBLE AS scale, c.rank, c.holds_rank" if is_composite else "v.scale",
+        of_rule=(_JOIN_COMPOSED if is_composite else "") + (_JOIN_VARIANTS if has_variants else ""),
+        chosen=_CHOSEN if has_variants else "",
+        muted="WHEN is_muted THEN 'muted'::reason_word\n            " if has_variants else "",
+        not_event=_NOT_EVENT if "event" in families else "",
+    )
+
+
+def _features(rules: Sequence[Rule]) -> frozenset[Feature]:
+    found: set[Feature] = set()
+    if any(rule.condition for rule in rules):
+        found.add("composite")
+    if any(rule.overrides or rule.promotions for rule in rules):
+        found.add("variants")
+    own = [rule.recover_if for rule in rules]
+    varied = [one.recover_if for rule in rules for one in (*rule.overrides, *rule.promotions.values())]
+    if any(recovery.yellow or recovery.red for recovery in (*own, *varied)):
+        found.add("recovery")
+    return frozenset(found)
+
+
 def _asked(rule: Rule) -> _Asked:
     sample = (rule.min_sample.metric, rule.min_sample.gte) if rule.min_sample is not None else None
-    return _Asked(rule.metric, rule.dimension, rule.grain, replace(rule.expr, width=None), sample)
+    expression = rule.expr if rule.expr.width is None else replace(rule.expr, width=None)
+    return _Asked(rule.metric, rule.dimension, rule.grain, expression, sample)
 
 
 def _lookback_days(expression: Expression) -> int:
     match expression.family:
-        case "value":
+        case "value" | "event" | "target" | "benchmark" | "freshness":
             return 0
+        case "share":
+            return -(-expression.lag_hours // 24)
         case "change":
             return -(-expression.lag_hours * expression.over // 24)
         case "quantile":
@@ -190,48 +315,59 @@ def _lookback_days(expression: Expression) -> int:
 
 
 def _rules(
-    rules: Sequence[Rule], specs: Mapping[_Asked, int], metrics: Mapping[str, MetricState], keys: _Keys
+    rules: Sequence[tuple[int, Rule]],
+    spec_of_rule: Sequence[int],
+    metrics: Mapping[str, MetricState],
+    keys: _Keys,
 ) -> pa.Table:
+    """One row per rule, and one for each way in which its overrides and promotions change it."""
     bounds = {
         f"{tier}_{side}{suffix}": kind
-        for tier in ("yellow", "red")
+        for tier in ("yellow", "red", "yellow_holds", "red_holds")
         for side in ("above", "below")
         for suffix, kind in (("", pa.float64()), ("_counts", pa.bool_()))
     }
     columns = _Columns(
         {
-            "rule": pa.string(), "rule_hash": pa.string(), "spec_no": pa.int32(), "key_no": pa.int32(), "metric": pa.string(),
-            "dimension": pa.string(), "grain": pa.string(), "metric_version": pa.string(), "is_absent": pa.bool_(),
+            "rule_no": pa.int32(), "spec_no": pa.int32(), "key_no": pa.int64(), "is_total": pa.bool_(), "grain": pa.string(), "is_absent": pa.bool_(),
             "last_start": pa.timestamp("us"), "due_minutes": pa.int32(), "no_data_tier": pa.string(), "missing_is_zero": pa.bool_(),
             "has_sample": pa.bool_(), "sample_gte": pa.float64(), "change_absolute": pa.float64(),
-            "change_relative": pa.float64(), "width": pa.float64(), **bounds,
+            "change_relative": pa.float64(), "width": pa.float64(), "override_no": pa.int32(), "promotion_no": pa.int32(),
+            "is_muted": pa.bool_(), **bounds,
         }
     )  # fmt: skip
-    for rule in rules:
+    for (number, rule), spec_no in zip(rules, spec_of_rule, strict=True):
         state = metrics.get(rule.metric)
-        is_absent = state is None or state.absent_en is not None or state.absent_zh is not None
-        columns.add(
-            rule=rule.id,
-            rule_hash=rule.rule_hash,
-            spec_no=specs[_asked(rule)],
-            key_no=keys.number(rule.metric, rule.grain, rule.dimension),
-            metric=rule.metric,
-            dimension=rule.dimension,
-            grain=rule.grain,
-            metric_version=state.definition_version if state is not None else "",
-            is_absent=is_absent,
-            last_start=_last_start(state, rule.grain),
-            due_minutes=int(rule.due_after.total_seconds() // 60),
-            no_data_tier="no_data" if rule.no_data.then == "zero" else rule.no_data.then,
-            missing_is_zero=rule.no_data.then == "zero",
-            has_sample=rule.min_sample is not None,
-            sample_gte=rule.min_sample.gte if rule.min_sample else None,
-            change_absolute=rule.min_change.absolute if rule.min_change else None,
-            change_relative=rule.min_change.relative if rule.min_change else None,
-            width=_width(rule),
-            **_bounds("yellow", rule.yellow_if, rule.direction),
-            **_bounds("red", rule.red_if, rule.direction),
-        )
+        common = {
+            "rule_no": number,
+            "spec_no": spec_no,
+            "key_no": keys.number(rule.metric, rule.grain, rule.dimension),
+            "is_total": rule.dimension == "all",
+            "grain": rule.grain,
+            "is_absent": state is None or state.absent_en is not None or state.absent_zh is not None,
+            "last_start": _last_start(state, rule.grain),
+            "due_minutes": int(rule.due_after.total_seconds() // 60),
+            "no_data_tier": "no_data" if rule.no_data.then == "zero" else rule.no_data.then,
+            "missing_is_zero": rule.no_data.then == "zero",
+            "has_sample": rule.min_sample is not None,
+            "sample_gte": rule.min_sample.gte if rule.min_sample else None,
+        }
+        for override_no, override in enumerate((None, *rule.overrides)):
+            for promotion_no, promotion in enumerate((None, *rule.promotions.values())):
+                own = rule.varied(override, promotion) if override or promotion else rule
+                columns.add(
+                    **common,
+                    override_no=override_no,
+                    promotion_no=promotion_no,
+                    is_muted=any(one is not None and one.mute for one in (override, promotion)),
+                    change_absolute=own.min_change.absolute if own.min_change else None,
+                    change_relative=own.min_change.relative if own.min_change else None,
+                    width=_width(own),
+                    **_bounds("yellow", own.yellow_if, rule.direction),
+                    **_bounds("red", own.red_if, rule.direction),
+                    **_holding("yellow_holds", own.yellow_if, own.recover_if.yellow, rule.direction),
+                    **_holding("red_holds", own.red_if, own.recover_if.red, rule.direction),
+                )
     return columns.table()
 
 
@@ -251,12 +387,30 @@ def _bounds(tier: str, threshold: Threshold | None, direction: str) -> dict[str,
     }
 
 
+def _holding(
+    name: str, trigger: Threshold | None, recovery: Threshold | None, direction: str
+) -> dict[str, float | bool | None]:
+    """Where a tier has not recovered yet: what `recovery` leaves, else what triggers it. Shaped as by `_bounds`."""
+    if recovery is None or trigger is None:
+        return _bounds(name, trigger, direction)
+    above = recovery.high if recovery.side in ("down", "within") and direction != "fall" else None
+    below = recovery.low if recovery.side in ("up", "within") and direction != "rise" else None
+    counts = recovery.operator in ("<", ">")  # recovered below 0.07: at 0.07 it is not
+    return {
+        f"{name}_above": above,
+        f"{name}_above_counts": counts,
+        f"{name}_below": below,
+        f"{name}_below_counts": counts,
+    }
+
+
 def _width(rule: Rule) -> float | None:
     """Half-width of the drawn band, in scales; None where the family draws none."""
     if rule.expr.family != "band":
         return None
     threshold = rule.yellow_if or rule.red_if
-    assert threshold is not None
+    if threshold is None:  # a variant that is muted
+        return None
     return rule.expr.width or max(abs(threshold.low), abs(threshold.high))
 
 
@@ -269,11 +423,13 @@ def _last_start(state: MetricState | None, grain: str) -> datetime | None:
 def _specs(specs: Mapping[_Asked, int], keys: _Keys) -> pa.Table:
     columns = _Columns(
         {
-            "spec_no": pa.int32(), "key_no": pa.int32(), "grain": pa.string(), "family": pa.string(),
+            "spec_no": pa.int64(), "key_no": pa.int64(), "grain": pa.string(), "family": pa.string(),
             "window_days": pa.int32(), "probability": pa.float64(), "weeks": pa.int32(), "promotions": pa.string(),
-            "least_values": pa.int32(), "sample_key_no": pa.int32(), "sample_gte": pa.float64(),
+            "lag_hours": pa.int32(), "parent_key_no": pa.int64(), "parent_part": pa.int32(),
+            "least_values": pa.int32(), "sample_no": pa.int32(), "sample_key_no": pa.int64(), "sample_gte": pa.float64(),
         }
     )  # fmt: skip
+    samples: dict[tuple[tuple[str, float], str, str], int] = {}
     for (metric, dimension, grain, expression, sample), number in specs.items():
         columns.add(
             spec_no=number,
@@ -284,6 +440,12 @@ def _specs(specs: Mapping[_Asked, int], keys: _Keys) -> pa.Table:
             probability=expression.probability,
             weeks=expression.weeks,
             promotions=expression.promotions,
+            sample_no=samples.setdefault((sample, grain, dimension), len(samples)) if sample is not None else None,
+            lag_hours=expression.lag_hours,
+            parent_key_no=keys.number(metric, grain, expression.parent or "all")
+            if expression.family == "share"
+            else None,
+            parent_part=dimension.split("|").index(expression.parent) + 1 if expression.parent else 0,
             least_values=change.least_values(expression.over),
             sample_key_no=keys.number(sample[0], grain, dimension) if sample is not None else None,
             sample_gte=sample[1] if sample is not None else None,
@@ -304,18 +466,31 @@ def _periods(span: Span) -> pa.Table:
     columns = _Columns(
         {
             "grain": pa.string(),
+            "is_hourly": pa.bool_(),
+            "period_no": pa.int32(),
             "period_start": pa.timestamp("us"),
             "period_end": pa.timestamp("us"),
             "day_no": pa.int32(),
+            "slot_hour": pa.int8(),
         }
     )
+    number = 0
     for grain, step in _PERIOD.items():
         start = span.start.replace(minute=0, second=0, microsecond=0)
         if grain == "day":
             start = start.replace(hour=0)
         while start < span.until:
             if start >= span.start:
-                columns.add(grain=grain, period_start=start, period_end=start + step, day_no=_day_no(start.date()))
+                columns.add(
+                    grain=grain,
+                    is_hourly=grain == "hour",
+                    period_no=number,
+                    period_start=start,
+                    period_end=start + step,
+                    day_no=_day_no(start.date()),
+                    slot_hour=start.hour,
+                )
+                number += 1
             start += step
     return columns.table()
 
@@ -338,6 +513,65 @@ def _former_events(former: Mapping[date, date]) -> pa.Table:
     return columns.table()
 
 
+def _override_where(rules: Sequence[tuple[int, Rule]]) -> pa.Table:
+    """Which members the overrides are for: one row per member of each part of the slice."""
+    columns = _Columns(
+        {
+            "rule_no": pa.int32(),
+            "override_no": pa.int32(),
+            "part_no": pa.int32(),
+            "parts": pa.int32(),
+            "member": pa.string(),
+        }
+    )
+    for number, rule in rules:
+        for override_no, override in enumerate(rule.overrides, start=1):
+            for dimension, members in override.where.items():
+                for member in dict.fromkeys(members):
+                    columns.add(
+                        rule_no=number,
+                        override_no=override_no,
+                        part_no=rule.by.index(dimension) + 1,
+                        parts=len(override.where),
+                        member=member,
+                    )
+    return columns.table()
+
+
+def _promotion_days(rules: Sequence[tuple[int, Rule]], promotions: Sequence[PromotionDay], span: Span) -> pa.Table:
+    """Which variant of each rule the promotion days of the span get: the first whose event, kind or `any` is today."""
+    columns = _Columns({"rule_no": pa.int32(), "day_no": pa.int32(), "promotion_no": pa.int32()})
+    names: dict[date, set[str]] = {}
+    for day in promotions:
+        if span.start.date() <= day.date <= span.until.date():
+            names.setdefault(day.date, {ANY_PROMOTION}).update((day.event, day.kind))
+    for number, rule in rules:
+        for on, of_day in names.items() if rule.promotions else ():
+            chosen = next((n for n, name in enumerate(rule.promotions, start=1) if name in of_day), None)
+            if chosen is not None:
+                columns.add(rule_no=number, day_no=_day_no(on), promotion_no=chosen)
+    return columns.table()
+
+
+def _reference_values(references: Sequence[Reference], keys: _Keys) -> pa.Table:
+    columns = _Columns(
+        {
+            "kind": pa.string(), "key_no": pa.int64(), "member": pa.string(), "from_day_no": pa.int32(),
+            "to_day_no": pa.int32(), "amount": pa.float64(),
+        }
+    )  # fmt: skip
+    for one in references:
+        columns.add(
+            kind=one.kind,
+            key_no=keys.number(one.metric, "day", one.dimension),
+            member=one.member,
+            from_day_no=_day_no(one.valid_from),
+            to_day_no=_day_no(one.valid_to),
+            amount=one.amount,
+        )
+    return columns.table()
+
+
 def _day_no(day: date) -> int:
     return (day - _EPOCH).days
 
@@ -350,19 +584,22 @@ class _Wanted:
         self._span = span
         self._keys = keys
         self._days: dict[tuple[str, str, str], int] = {}
-        self._former: dict[tuple[str, str, str], set[date]] = {}
+        self._former: dict[tuple[str, str, str], dict[date, int]] = {}
 
     def want(self, metric: str, grain: str, dimension: str, days: int) -> None:
         key = (metric, grain, dimension)
         self._days[key] = max(self._days.get(key, 0), days)
 
-    def want_former(self, metric: str, grain: str, dimension: str, days: Any) -> None:
-        self._former.setdefault((metric, grain, dimension), set()).update(days)
+    def want_former(self, metric: str, grain: str, dimension: str, dates: Iterable[date], *, days: int) -> None:
+        """These dates, and as many days before each."""
+        former = self._former.setdefault((metric, grain, dimension), {})
+        for day in dates:
+            former[day] = max(former.get(day, 0), days)
 
     def result(self) -> tuple[pa.Table, tuple[Span, ...]]:
         columns = _Columns(
             {
-                "key_no": pa.int32(), "metric": pa.string(), "grain": pa.string(), "dimension": pa.string(),
+                "key_no": pa.int64(), "metric": pa.string(), "grain": pa.string(), "is_hourly": pa.bool_(), "dimension": pa.string(),
                 "metric_version": pa.string(), "since": pa.timestamp("us"), "until": pa.timestamp("us"), "last_start": pa.timestamp("us"),
             }
         )  # fmt: skip
@@ -375,8 +612,8 @@ class _Wanted:
             first = self._span.start - timedelta(days=days)
             recent = Span(first.replace(hour=0, minute=0, second=0, microsecond=0), self._span.until)
             former = [
-                Span(_midnight(day) - timedelta(days=seasonal.lookback_days(1)), _midnight(day) + timedelta(days=1))
-                for day in self._former.get(key, ())
+                Span(_midnight(day) - timedelta(days=before), _midnight(day) + timedelta(days=1))
+                for day, before in self._former.get(key, {}).items()
             ]
             for piece in _disjoint([recent, *former]):
                 reads.add(piece)
@@ -384,6 +621,7 @@ class _Wanted:
                     key_no=self._keys.number(*key),
                     metric=metric,
                     grain=grain,
+                    is_hourly=grain == "hour",
                     dimension=dimension,
                     metric_version=state.definition_version,
                     since=piece.start,
@@ -408,117 +646,166 @@ def _disjoint(spans: Sequence[Span]) -> list[Span]:
     return merged
 
 
-_POINTS = """
--- values of the current definition and of complete periods only.
+_KNOWN = """
+members AS MATERIALIZED (
+    SELECT member, row_number() OVER () AS member_no FROM (SELECT DISTINCT member FROM {values})
+),
+-- values of the current definition and of complete periods only; a series is one member of one key, and a number:
+-- everything after this is joined and grouped by numbers, and only as wide as the history has to be.
 known AS MATERIALIZED (
-    SELECT w.key_no, v.member, v.period_start, v.numerator, v.denominator, v.value
-    FROM {values} AS v
+    SELECT
+        CAST(w.key_no AS INTEGER) AS key_no, {series_no} AS series_no, v.period_start,
+        v.numerator, v.denominator, CASE WHEN isfinite(v.value) THEN v.value END AS value, {day_no} AS day_no,
+        CAST(CASE WHEN w.is_hourly THEN extract(hour FROM v.period_start) ELSE 0 END AS TINYINT) AS slot_hour,
+        w.is_hourly, coalesce(e.is_excluded, FALSE) AS is_event
+    {wanted_values}
+    LEFT JOIN events AS e ON e.day_no = {day_no}
+),
+current_values AS MATERIALIZED (
+    SELECT series_no, period_start, numerator, denominator, value
+    FROM known
+    WHERE period_start IN (SELECT period_start FROM periods)
+),
+-- every slice that had a value in the last four weeks is expected in the tested period.
+expected AS MATERIALIZED (
+    SELECT
+        row_number() OVER () AS expected_no, due.*, p.period_start, m.member,
+        v.series_no IS NOT NULL AS is_there, v.value, v.numerator, v.denominator
+    FROM (
+        SELECT DISTINCT seen.series_no, p.period_no
+        FROM (
+            SELECT series_no, is_hourly, day_no FROM known WHERE NOT is_hourly
+            UNION ALL
+            SELECT DISTINCT series_no, is_hourly, day_no FROM known WHERE is_hourly
+        ) AS seen
+        JOIN periods AS p
+            ON p.is_hourly = seen.is_hourly AND seen.day_no BETWEEN p.day_no - {seen_days} AND p.day_no
+    ) AS due
+    JOIN periods AS p ON p.period_no = due.period_no
+    JOIN members AS m ON m.member_no = due.series_no % {series}
+    LEFT JOIN current_values AS v ON v.series_no = due.series_no AND v.period_start = p.period_start
+),
+-- a rule with a sample looks at the slices that had it in these weeks, not at thousands that never do.
+sampled AS MATERIALIZED (
+    SELECT DISTINCT s.sample_no, seen.series_no % {series} AS member_no, p.period_no
+    FROM (SELECT DISTINCT sample_no, sample_key_no, sample_gte FROM specs WHERE sample_no IS NOT NULL) AS s
+    JOIN known AS seen ON seen.key_no = s.sample_key_no AND seen.value >= s.sample_gte
+    JOIN periods AS p
+        ON p.is_hourly = seen.is_hourly AND seen.day_no BETWEEN p.day_no - {seen_days} AND p.day_no
+),
+-- what is the same for all rules that ask the same.
+asked AS MATERIALIZED (
+    SELECT
+        spec.spec_no * {series} + e.expected_no AS ask_no, spec.spec_no, spec.family, e.expected_no, e.series_no,
+        e.period_no, e.period_start, e.value, e.numerator, e.denominator,
+        CASE WHEN spec.sample_no IS NULL THEN e.denominator ELSE sample.value END AS sample
+    FROM specs AS spec
+    JOIN expected AS e ON e.series_no // {series} = spec.key_no
+    LEFT JOIN sampled AS s
+        ON s.sample_no = spec.sample_no AND s.member_no = e.series_no % {series} AND s.period_no = e.period_no
+    LEFT JOIN current_values AS sample
+        ON sample.series_no = spec.sample_key_no * {series} + e.series_no % {series}
+        AND sample.period_start = e.period_start
+    WHERE spec.sample_no IS NULL OR s.sample_no IS NOT NULL
+),
+tested AS MATERIALIZED (
+    SELECT
+        a.ask_no, a.spec_no, a.series_no, a.period_start, p.day_no, p.slot_hour,
+        CASE WHEN a.denominator > 0 AND a.numerator IS NOT NULL THEN a.denominator ELSE 1 END AS d,
+        coalesce(a.denominator > 0 AND a.numerator IS NOT NULL, FALSE) AS is_ratio
+    FROM asked AS a
+    JOIN periods AS p ON p.period_no = a.period_no
+    WHERE a.value IS NOT NULL AND a.family <> 'value'
+)"""
+_WANTED_VALUES = """FROM {values} AS v
     JOIN wanted AS w
         ON w.metric = v.metric AND w.grain = v.grain AND w.dimension = v.dimension
         AND w.metric_version = v.definition_version
         AND v.period_start >= w.since AND v.period_start < w.until AND v.period_start <= w.last_start
-),
-series AS MATERIALIZED (
-    SELECT k.key_no, k.member, s.grain, row_number() OVER () AS series_no
-    FROM (SELECT DISTINCT key_no, member FROM known) AS k
-    JOIN (SELECT DISTINCT key_no, grain FROM specs) AS s ON s.key_no = k.key_no
-),
+    JOIN members AS m ON m.member = v.member"""
+_SERIES_NO = f"w.key_no * {_SERIES} + m.member_no"
+_DAY_NO = "CAST(date_diff('day', DATE '1970-01-01', CAST(v.period_start AS DATE)) AS INTEGER)"
+
+_BAND_POINTS = """
+-- what the band reads: numerator and denominator of every value, or the value and 1.
 points AS MATERIALIZED (
     SELECT
-        s.series_no, k.period_start, k.numerator, k.denominator,
-        CASE WHEN isfinite(k.value) THEN k.value END AS value,
-        CASE
-            WHEN NOT isfinite(k.value) THEN NULL
-            WHEN k.denominator > 0 AND k.numerator IS NOT NULL THEN k.numerator
-            ELSE k.value
-        END AS n,
-        CASE WHEN k.denominator > 0 AND k.numerator IS NOT NULL THEN k.denominator ELSE 1 END AS d,
-        k.denominator > 0 AND k.numerator IS NOT NULL AS is_ratio,
-        date_diff('day', DATE '1970-01-01', CAST(k.period_start AS DATE)) AS day_no,
-        CASE WHEN s.grain = 'hour' THEN extract(hour FROM k.period_start) ELSE 0 END AS slot_hour,
-        s.grain, coalesce(e.is_excluded, FALSE) AS is_event
-    FROM known AS k
-    JOIN series AS s ON s.key_no = k.key_no AND s.member = k.member
-    LEFT JOIN events AS e ON e.day_no = date_diff('day', DATE '1970-01-01', CAST(k.period_start AS DATE))
-),
--- every slice that had a value in the last four weeks is expected in the tested period.
-expected AS MATERIALIZED (
-    SELECT s.series_no, s.key_no, s.member, due.period_start, due.period_end
-    FROM (
-        SELECT DISTINCT seen.series_no, p.period_start, p.period_end
-        FROM (
-            SELECT series_no, grain, day_no FROM points WHERE grain = 'day'
-            UNION ALL
-            SELECT DISTINCT series_no, grain, day_no FROM points WHERE grain = 'hour'
-        ) AS seen
-        JOIN periods AS p ON p.grain = seen.grain AND seen.day_no BETWEEN p.day_no - {seen_days} AND p.day_no
-    ) AS due
-    JOIN series AS s ON s.series_no = due.series_no
-),
--- a rule with a sample looks at the slices that had it in these weeks, not at thousands that never do.
-sampled AS MATERIALIZED (
-    SELECT DISTINCT seen.spec_no, seen.member, p.period_start
-    FROM (
-        SELECT DISTINCT
-            spec.spec_no, spec.grain, k.member, date_diff('day', DATE '1970-01-01', CAST(k.period_start AS DATE)) AS day_no
-        FROM specs AS spec
-        JOIN known AS k ON k.key_no = spec.sample_key_no
-        WHERE k.value >= spec.sample_gte
-    ) AS seen
-    JOIN periods AS p ON p.grain = seen.grain AND seen.day_no BETWEEN p.day_no - {seen_days} AND p.day_no
-),
-asked AS MATERIALIZED (
-    SELECT spec.spec_no, spec.family, spec.sample_key_no, e.series_no, e.member, e.period_start, e.period_end
-    FROM specs AS spec
-    JOIN expected AS e ON e.key_no = spec.key_no
-    LEFT JOIN sampled AS s
-        ON s.spec_no = spec.spec_no AND s.member = e.member AND s.period_start = e.period_start
-    WHERE spec.sample_key_no IS NULL OR s.spec_no IS NOT NULL
-),
-current_points AS MATERIALIZED (
-    SELECT p.*
-    FROM points AS p
-    JOIN periods AS t ON t.grain = p.grain AND t.period_start = p.period_start
-),
-tested AS MATERIALIZED (
-    SELECT a.spec_no, a.series_no, a.period_start, p.day_no, p.slot_hour, p.grain, p.value, p.n, p.d, p.is_ratio
-    FROM asked AS a
-    JOIN current_points AS p ON p.series_no = a.series_no AND p.period_start = a.period_start
-    WHERE p.value IS NOT NULL AND a.family <> 'value'
+        series_no, day_no, slot_hour, CASE WHEN is_hourly THEN 'hour' ELSE 'day' END AS grain, is_event,
+        CASE WHEN denominator > 0 AND numerator IS NOT NULL THEN numerator ELSE value END AS n,
+        CASE WHEN denominator > 0 AND numerator IS NOT NULL THEN denominator ELSE 1 END AS d
+    FROM known
+    WHERE value IS NOT NULL AND key_no IN (SELECT key_no FROM specs WHERE family = 'band')
 )"""
+_JUDGED = "    SELECT ask_no, baseline, scale FROM {family}_judged"
+_JUDGED_BY = {
+    "band": """    SELECT t.ask_no, b.baseline, b.scale
+    FROM band_judged AS b
+    JOIN tested AS t ON t.spec_no = b.spec_no AND t.series_no = b.series_no AND t.period_start = b.period_start"""
+}
+_NOTHING_JUDGED = "    SELECT ask_no, NULL::DOUBLE AS baseline, NULL::DOUBLE AS scale FROM tested WHERE FALSE"
 
-_NOTHING_JUDGED = "    SELECT spec_no, series_no, period_start, NULL::DOUBLE AS baseline, NULL::DOUBLE AS scale FROM tested WHERE FALSE"
+
+WORDS = {"tier_word": TIERS, "reason_word": REASONS, "holds_word": HOLDS}
+"""Types of the columns of words, to be made on the connection: compared, kept and handed over as small numbers."""
+TYPES = ";\n".join(
+    f"CREATE TYPE {name} AS ENUM ({', '.join(literal(word) for word in words)})" for name, words in WORDS.items()
+)
+_HOLDS_AS_TIER = """CASE tier
+        WHEN 'red' THEN 'red'::holds_word WHEN 'yellow' THEN 'yellow'::holds_word ELSE 'none'::holds_word
+    END"""
+_HOLDS = f"""CASE
+        WHEN reason NOT IN ('breach', 'ok') THEN {_HOLDS_AS_TIER}
+        WHEN observed > red_holds_above OR (red_holds_above_counts AND observed = red_holds_above)
+            OR observed < red_holds_below OR (red_holds_below_counts AND observed = red_holds_below) THEN 'red'::holds_word
+        WHEN observed > yellow_holds_above OR (yellow_holds_above_counts AND observed = yellow_holds_above)
+            OR observed < yellow_holds_below OR (yellow_holds_below_counts AND observed = yellow_holds_below) THEN 'yellow'::holds_word
+        ELSE 'none'::holds_word
+    END"""
+"""The highest tier whose recovery the observation has not met: what an alert that already fires would keep. A change
+that is too small to count (min_change) holds nothing."""
+_OBSERVED = "CASE WHEN family = 'value' THEN value ELSE (value - coalesce(baseline, 0)) / scale END"
+_JOIN_COMPOSED = """
+        LEFT JOIN composed AS c ON c.rule_no = r.rule_no AND c.expected_no = v.expected_no"""
+_VARIANTS = """
+-- which override a slice gets, and (promotion_days) which variant a day gets; 0 is the rule as it is.
+slice_override AS MATERIALIZED (
+    SELECT rule_no, member, min(override_no) AS override_no
+    FROM (
+        SELECT w.rule_no, w.override_no, m.member
+        FROM override_where AS w
+        JOIN members AS m ON string_split(m.member, '|')[w.part_no] = w.member
+        GROUP BY w.rule_no, w.override_no, m.member
+        HAVING count(*) = min(w.parts)
+    ) AS matching
+    GROUP BY rule_no, member
+)"""
+_JOIN_VARIANTS = """
+        LEFT JOIN slice_override AS o ON o.rule_no = r.rule_no AND o.member = e.member
+        LEFT JOIN promotion_days AS d ON d.rule_no = r.rule_no AND d.day_no = p.day_no"""
+_CHOSEN = " AND r.override_no = coalesce(o.override_no, 0) AND r.promotion_no = coalesce(d.promotion_no, 0)"
+_NOT_EVENT = """WHEN observed IS NULL AND family = 'event' AND date_diff('day', DATE '1970-01-01', CAST(period_start AS DATE))
+                NOT IN (SELECT day_no FROM events) THEN 'not_event'::reason_word
+            """
 _VERDICTS = f"""
-samples AS (
-    SELECT k.key_no, k.member, k.period_start, k.value
-    FROM known AS k
-    WHERE k.key_no IN (SELECT sample_key_no FROM specs) AND k.period_start IN (SELECT period_start FROM periods)
-),
--- what is the same for all rules that ask the same.
 valued AS (
-    SELECT
-        a.*, p.series_no IS NOT NULL AS is_there, p.value, p.numerator, p.denominator, j.baseline,
-        CASE WHEN a.family = 'value' THEN 1 ELSE nullif(j.scale, 0) END AS scale,
-        CASE WHEN a.sample_key_no IS NULL THEN p.denominator ELSE s.value END AS sample
+    SELECT a.*, j.baseline, CASE WHEN a.family = 'value' THEN 1 ELSE nullif(j.scale, 0) END AS scale
     FROM asked AS a
-    LEFT JOIN current_points AS p ON p.series_no = a.series_no AND p.period_start = a.period_start
-    LEFT JOIN judged AS j
-        ON j.spec_no = a.spec_no AND j.series_no = a.series_no AND j.period_start = a.period_start
-    LEFT JOIN samples AS s
-        ON s.key_no = a.sample_key_no AND s.member = a.member AND s.period_start = a.period_start
+    LEFT JOIN judged AS j ON j.ask_no = a.ask_no
 ),
 measured AS (
-    SELECT *, CASE WHEN family = 'value' THEN value ELSE (value - baseline) / scale END AS observed
+    SELECT *, {{observed}} AS observed
     FROM (
         SELECT
-            r.*, v.family, v.member, v.period_start, v.period_end, v.numerator, v.denominator, v.baseline, v.scale,
-            v.sample, v.is_there OR r.missing_is_zero AS has_row,
+            r.*, v.family, e.member, v.period_start, p.period_end, v.numerator, v.denominator, v.baseline, {{scale}},
+            v.sample, e.is_there OR r.missing_is_zero AS has_row,
             CASE
-                WHEN NOT v.is_there AND r.missing_is_zero AND v.period_start <= r.last_start THEN 0 ELSE v.value
+                WHEN NOT e.is_there AND r.missing_is_zero AND v.period_start <= r.last_start THEN 0 ELSE v.value
             END AS value
         FROM rules AS r
         JOIN valued AS v ON v.spec_no = r.spec_no
-        WHERE NOT r.is_absent
+        JOIN expected AS e ON e.expected_no = v.expected_no
+        JOIN periods AS p ON p.period_no = v.period_no{{of_rule}}
+        WHERE NOT r.is_absent{{chosen}}
     ) AS of_rule
 ),
 breached AS (
@@ -540,15 +827,15 @@ reasoned AS (
         CASE
             WHEN last_start IS NULL OR period_start > last_start THEN
                 CASE
-                    WHEN $evaluated_at >= period_end + due_minutes * INTERVAL '1 minute' THEN 'late' ELSE 'not_due'
+                    WHEN $evaluated_at >= period_end + due_minutes * INTERVAL '1 minute' THEN 'late'::reason_word ELSE 'not_due'::reason_word
                 END
-            WHEN NOT has_row THEN 'missing_slice'
-            WHEN value IS NULL THEN 'null_value'
-            WHEN has_sample AND (sample IS NULL OR sample < sample_gte) THEN 'min_sample'
-            WHEN observed IS NULL THEN 'no_baseline'
-            WHEN NOT is_yellow AND NOT is_red THEN 'ok'
-            WHEN is_small THEN 'min_change'
-            ELSE 'breach'
+            WHEN NOT has_row THEN 'missing_slice'::reason_word
+            WHEN value IS NULL THEN 'null_value'::reason_word
+            {{muted}}WHEN has_sample AND (sample IS NULL OR sample < sample_gte) THEN 'min_sample'::reason_word
+            {{not_event}}WHEN observed IS NULL THEN 'no_baseline'::reason_word
+            WHEN NOT is_yellow AND NOT is_red THEN 'ok'::reason_word
+            WHEN is_small THEN 'min_change'::reason_word
+            ELSE 'breach'::reason_word
         END AS reason
     FROM breached AS b
 ),
@@ -556,25 +843,27 @@ reasoned AS (
 without_slice AS (
     SELECT
         r.*, p.period_start,
-        CASE WHEN r.dimension = 'all' THEN 'all' ELSE '{_SPECIAL}' END AS member,
+        CASE WHEN r.is_total THEN 'all' ELSE '{_SPECIAL}' END AS member,
         CASE
-            WHEN r.is_absent THEN 'absent'
+            WHEN r.is_absent THEN 'absent'::reason_word
             WHEN p.period_start <= r.last_start AND EXISTS (
-                SELECT 1 FROM expected AS e WHERE e.key_no = r.key_no AND e.period_start = p.period_start
-            ) THEN 'min_sample'
-            WHEN r.dimension <> 'all' AND r.last_start IS NOT NULL THEN 'absent'
-            WHEN p.period_start <= r.last_start THEN 'missing_slice'
-            WHEN $evaluated_at >= p.period_end + r.due_minutes * INTERVAL '1 minute' THEN 'late'
-            ELSE 'not_due'
+                SELECT 1 FROM expected AS e WHERE e.series_no // {_SERIES} = r.key_no AND e.period_start = p.period_start
+            ) THEN 'min_sample'::reason_word
+            WHEN NOT r.is_total AND r.last_start IS NOT NULL THEN 'absent'::reason_word
+            WHEN p.period_start <= r.last_start THEN 'missing_slice'::reason_word
+            WHEN $evaluated_at >= p.period_end + r.due_minutes * INTERVAL '1 minute' THEN 'late'::reason_word
+            ELSE 'not_due'::reason_word
         END AS reason
     FROM rules AS r
     JOIN periods AS p ON p.grain = r.grain
-    WHERE r.is_absent OR NOT EXISTS (
-        SELECT 1 FROM asked AS a WHERE a.spec_no = r.spec_no AND a.period_start = p.period_start
+    WHERE r.override_no = 0 AND r.promotion_no = 0 AND (
+        r.is_absent OR NOT EXISTS (
+            SELECT 1 FROM asked AS a WHERE a.spec_no = r.spec_no AND a.period_start = p.period_start
+        )
     )
 )
 SELECT
-    rule, metric, dimension, member, grain, period_start, value, numerator, denominator, sample, observed, baseline,
+    rule_no, member, period_start, value, numerator, denominator, sample, observed, baseline,
     baseline - width * scale AS lower, baseline + width * scale AS upper,
     coalesce(baseline, 0) + scale * CASE
         WHEN yellow_above IS NULL OR (yellow_below IS NOT NULL AND observed < (yellow_above + yellow_below) / 2)
@@ -586,25 +875,26 @@ SELECT
         ELSE red_above
     END AS red_bound,
     CASE
-        WHEN reason = 'breach' THEN CASE WHEN is_red THEN 'red' ELSE 'yellow' END
-        WHEN reason IN ('ok', 'min_sample', 'min_change') THEN 'ok'
-        WHEN reason IN ('late', 'missing_slice', 'null_value') THEN no_data_tier
-        ELSE 'no_data'
+        WHEN reason = 'breach' THEN CASE WHEN is_red THEN 'red'::tier_word ELSE 'yellow'::tier_word END
+        WHEN reason IN ('ok', 'min_sample', 'min_change', 'muted', 'not_event') THEN 'ok'::tier_word
+        WHEN reason IN ('late', 'missing_slice', 'null_value') THEN no_data_tier::tier_word
+        ELSE 'no_data'::tier_word
     END AS tier,
-    reason, rule_hash, metric_version,
+    reason,
+    {{holds}} AS holds,
     greatest(
         observed - coalesce(yellow_above, red_above), coalesce(yellow_below, red_below) - observed
     ) AS severity
 FROM reasoned
 UNION ALL
 SELECT
-    rule, metric, dimension, member, grain, period_start, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    rule_no, member, period_start, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
     CASE
-        WHEN reason = 'absent' THEN 'unknown'
-        WHEN reason = 'min_sample' THEN 'ok'
-        WHEN reason IN ('late', 'missing_slice') THEN no_data_tier
-        ELSE 'no_data'
-    END,
-    reason, rule_hash, metric_version, NULL
+        WHEN reason = 'absent' THEN 'unknown'::tier_word
+        WHEN reason = 'min_sample' THEN 'ok'::tier_word
+        WHEN reason IN ('late', 'missing_slice') THEN no_data_tier::tier_word
+        ELSE 'no_data'::tier_word
+    END AS tier,
+    reason, {_HOLDS_AS_TIER}, NULL
 FROM without_slice
 """

@@ -5,7 +5,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import duckdb
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from shop import NOW, Shop, day, make_rule, weekly_wave
 
 from metrics_pipeline.detection.promotions import PromotionDay
-from metrics_pipeline.rules.evaluate import Evaluations, evaluate, read_evaluations
+from metrics_pipeline.rules.evaluate import Evaluations, evaluate, latest_verdicts, read_evaluations
 from metrics_pipeline.rules.statement import COLUMNS
 
 
@@ -47,6 +49,61 @@ def test_value_beyond_red_is_red_with_bounds(tmp_path):
 )
 def test_a_value_at_the_threshold_breaches_only_inclusive_ones(tmp_path, threshold, tier):
     assert only(judge(Shop().add("orders_paid", [50.0]), tmp_path, make_rule(yellow_if=threshold))).tier == tier
+
+
+@pytest.mark.parametrize(
+    ("observed", "tier", "holds"),
+    [(0.13, "red", "red"), (0.12, "yellow", "red"), (0.10, "yellow", "red"), (0.099, "yellow", "yellow"),
+     (0.08, "ok", "yellow"), (0.07, "ok", "yellow"), (0.069, "ok", "none")],
+)  # fmt: skip
+def test_a_tier_holds_until_its_own_recovery(tmp_path, observed, tier, holds):
+    rule = make_rule(yellow_if="> 0.08", red_if="> 0.12", recover_if={"yellow": "< 0.07", "red": "< 0.1"})
+    row = only(judge(Shop().add("orders_paid", [observed]), tmp_path, rule))
+    assert (row.tier, row.holds) == (tier, holds)
+
+
+@pytest.mark.parametrize(
+    ("keys", "holds"),
+    [
+        ({"yellow_if": "outside 4", "recover_if": {"yellow": "inside 3"}}, {4.5: 1, 3.5: 1, 3: 0, -3: 0, -3.1: 1}),
+        ({"yellow_if": "outside 4", "recover_if": {"yellow": "inside 3"}, "direction": "rise"}, {3.5: 1, -3.5: 0}),
+        ({"yellow_if": "< 2", "recover_if": {"yellow": "> 4"}}, {1: 1, 4: 1, 4.1: 0}),
+        ({"yellow_if": "< 2", "recover_if": {"yellow": ">= 4"}}, {3.9: 1, 4: 0}),
+        ({"yellow_if": "> 2"}, {2: 0, 2.1: 1}),
+    ],
+)
+def test_what_holds_depends_on_the_side(tmp_path, keys, holds):
+    rules = [make_rule(**keys), make_rule(alert="other", yellow_if="> 99", recover_if={"yellow": "< 98"})]
+    for value, expected in holds.items():
+        frame = judge(Shop().add("orders_paid", [value]), tmp_path / str(value), *rules).frame().set_index("rule")
+        assert (frame.loc["orders_low"].holds == "yellow") == bool(expected), value
+
+
+def test_without_a_recovery_a_tier_holds_as_long_as_it_is(tmp_path):
+    shop = Shop().add("orders_paid", [100.0, 40.0, 10.0, None])
+    late = make_rule(alert="late", no_data={"then": "red"})
+    small = make_rule(alert="small", expr="pct_change(1d)", yellow_if="< 0", min_change={"absolute": 1000})
+    for extra in ((), (make_rule(alert="other", yellow_if="> 99", recover_if={"yellow": "< 98"}),)):
+        rules = (make_rule(yellow_if="< 50", red_if="< 20"), late, small, *extra)
+        frame = judge(shop, tmp_path / str(len(rules)), *rules, start=day(0), until=day(4)).frame()
+        frame = frame[frame.rule != "other"]
+        assert set(zip(frame.tier, frame.holds, strict=True)) == {
+            ("ok", "none"), ("yellow", "yellow"), ("red", "red"), ("no_data", "none"),
+        }  # fmt: skip
+
+
+def test_evaluations_of_an_earlier_release_can_be_read(tmp_path):
+    shop, folder = Shop().add("orders_paid", [20.0, 20.0]), tmp_path / "evaluations"
+    published = shop.publish(tmp_path / "published")
+    keys = {"evaluated_at": NOW, "run_id": "one", "evaluations_dir": folder}
+    (path,) = evaluate(published, [make_rule()], day(0), day(1), **keys).paths
+    pq.write_table(pq.read_table(path).drop_columns(["holds"]), path)
+    evaluate(published, [make_rule()], day(0), day(2), **keys | {"run_id": "two"})
+    frame = latest_verdicts(folder, "orders_low", "all", "all", start=day(0))
+    assert frame.holds.fillna("").tolist() == ["", "yellow"]
+    with duckdb.connect() as con:
+        read_evaluations(con, folder)
+        assert con.execute("SELECT count(*), count(holds) FROM evaluations").fetchone() == (2, 1)
 
 
 def test_direction_narrows_a_two_sided_threshold(tmp_path):

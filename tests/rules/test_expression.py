@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from metrics_pipeline.rules.expression import (
     Expression,
     ExpressionError,
+    Family,
     Threshold,
     parse_expression,
     parse_threshold,
@@ -19,9 +21,13 @@ NUMBERS = st.floats(-1e300, 1e300)
 
 @st.composite
 def expressions(draw):
-    match draw(st.sampled_from(["value", "change", "quantile", "band"])):
-        case "value":
-            return Expression("value")
+    family = draw(st.sampled_from(get_args(Family)))
+    match family:
+        case "value" | "event" | "target" | "benchmark" | "freshness":
+            return Expression(family)
+        case "share":
+            lag = draw(st.just(0) | st.integers(1, 9999))
+            return Expression("share", lag_hours=lag, parent=draw(st.sampled_from(["", "region", "ad_channel"])))
         case "change":
             hours = draw(st.one_of(st.integers(1, 999), st.integers(1, 999).map(lambda days: days * 24)))
             return Expression("change", lag_hours=hours, over=draw(st.integers(1, 26)))

@@ -3,16 +3,21 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from datetime import date
 from pathlib import Path
 
+import jsonschema
 import pytest
+from ruamel.yaml import YAML
 
 sys.path.insert(0, str(Path(__file__).parent))
 from shop import make_catalogue, make_rule
 
+from metrics_pipeline.detection.references import Reference
 from metrics_pipeline.library.catalogue import Catalogue
 from metrics_pipeline.rules.load import RuleSet, load_rules
 from metrics_pipeline.rules.model import rule_schema, yaml_keys
+from metrics_pipeline.rules.seeds import Seeds, read_seeds
 from metrics_pipeline.settings import PROJECT_ROOT
 
 RULE = {
@@ -28,6 +33,11 @@ RULE = {
 }
 
 
+SEEDS = Seeds(
+    (), (Reference("target", "orders_paid", "all", "all", date(2025, 1, 1), date.max, 9.0),), {"618", "double_11"}
+)
+
+
 def load(tmp_path: Path, *rules: dict, defaults: dict | None = None) -> RuleSet:
     lines = ["groups:", "  - name: orders_daily"]
     if defaults:
@@ -37,7 +47,7 @@ def load(tmp_path: Path, *rules: dict, defaults: dict | None = None) -> RuleSet:
         for number, (key, value) in enumerate(rule.items()):
             lines.append(f"      {'-' if number == 0 else ' '} {key}: {json.dumps(value, ensure_ascii=False)}")
     (tmp_path / "orders.yml").write_text("\n".join(lines), "utf-8")
-    return load_rules(tmp_path, make_catalogue())
+    return load_rules(tmp_path, make_catalogue(), SEEDS)
 
 
 def changed(**keys: object) -> dict:
@@ -88,8 +98,44 @@ def test_a_rule_knows_its_file_line_and_dimension(tmp_path):
         ({"expr": "pct_change(7d)", "yellow_if": "< -1", "red_if": None}, "yellow_if", ["can never fire"]),
         ({"expr": "pct_change(3h)"}, "expr", ["per day"]),
         ({"metric": "refund_rate", "yellow_if": "> 8", "red_if": None}, "yellow_if", ["can never fire", "0.08"]),
+        ({"recover_if": {"red": "> 60"}}, "recover_if", ["yellow", "over already"]),
+        ({"expr": "vs_goal()"}, "expr", ["'vs_goal' is not known", "vs_target()"]),
+        ({"expr": "vs_target()", "yellow_if": "< -1", "red_if": None}, "yellow_if", ["can never fire"]),
+        ({"expr": "vs_target()", "metric": "gmv"}, "expr", ["metric_targets.csv has no row for gmv by all"]),
+        ({"expr": "vs_benchmark()"}, "expr", ["industry_benchmarks.csv has no row"]),
+        ({"expr": "vs_target()", "grain": "hour"}, "expr", ["per day"]),
+        ({"expr": "share_of_parent()"}, "expr", ["the total has no parent"]),
+        ({"expr": "share_of_parent(channel)", "by": ["region"]}, "expr", ["'channel' is no dimension of this rule"]),
+        ({"expr": "share_of_parent(region)", "by": ["region"]}, "expr", ["always 1"]),
+        ({"expr": "share_of_parent()", "by": ["region"], "yellow_if": "> 1", "red_if": None}, "yellow_if", ["share between"]),
+        ({"expr": "share_of_parent(x, 7d, 3)"}, "expr", ["'3' is not a parameter"]),
+        ({"expr": "freshness()", "yellow_if": "> 3", "red_if": None, "by": ["region"]}, "by", ["whole metric"]),
+        ({"expr": "freshness()"}, "yellow_if", ["fire on a metric that is fresh"]),
+        ({"overrides": [{"where": {"region": "a"}, "yellow_if": "< 3"}]}, "overrides", ["region, by which this rule is not"]),
+        ({"by": ["region"], "overrides": [{"where": {"regoin": "a"}, "mute": True}]}, "overrides", ["did you mean 'region'"]),
+        ({"by": ["region"], "overrides": [{"where": {"region": "a"}}]}, "overrides", ["give yellow_if"]),
+        ({"by": ["region"], "overrides": [{"where": {"region": "a"}, "yelow_if": "< 3"}]}, "overrides", ["did you mean 'yellow_if'"]),
+        ({"by": ["region"], "overrides": [{"where": {"region": "a"}, "red_if": "> 3"}]}, "overrides", ["overrides[0]: red", "does not lie beyond"]),
+        ({"by": ["region"], "overrides": [{"where": {"region": "a"}, "red_if": None, "yellow_if": None}]}, "overrides", ["leaves no threshold"]),
+        (
+            {"by": ["region"], "overrides": [{"where": {"region": ["a", "b"]}, "mute": True}, {"where": {"region": "b"}, "mute": True}]},
+            "overrides",
+            ["overrides[1] is never used"],
+        ),
+        ({"promotions": {"619": "mute"}}, "promotions", ["'619' is no event", "did you mean '618'"]),
+        ({"promotions": {"any": "mute", "618": "mute"}}, "promotions", ["after `any`"]),
+        ({"promotions": {"618": {"red_if": "< 60"}}}, "promotions", ["promotions.618: red"]),
+        ({"promotions": {"618": "quiet"}}, "promotions", ["promotions.618"]),
+        ({"all_of": ["another_rle"]}, "all_of", ["'another_rle'", "did you mean 'another_rule'"]),
+        ({"all_of": ["orders_low"], "yellow_if": ">= 1", "red_if": ">= 2"}, "all_of", ["orders_low → orders_low"]),
+        ({"all_of": ["another_rule"], "expr": "pct_change(1d)"}, "expr", ["has no expr"]),
+        ({"not": ["another_rule"]}, "not", ["whenever all is well"]),
+        ({"all_of": ["another_rule"], "yellow_if": "> 2", "red_if": None}, "yellow_if", ["can never fire", "0, 1 or 2"]),
+        ({"all_of": ["another_rule"]}, "yellow_if", ["holds at 0"]),
+        ({"any_of": [{"al_of": ["another_rule"]}]}, "any_of", ["neither a rule id nor a condition"]),
+        ({"all_of": ["another_rule"], "grain": "hour"}, "all_of", ["share no period"]),
     ],
-)
+)  # fmt: skip
 def test_lint_names_the_line_and_the_mend(tmp_path, keys, line_of, parts):
     loaded = load(tmp_path, changed(**keys), changed(alert="another_rule"))
     assert [rule.id for rule in loaded.rules] == ["another_rule"], "a bad rule stops only itself"
@@ -99,6 +145,77 @@ def test_lint_names_the_line_and_the_mend(tmp_path, keys, line_of, parts):
     assert any(line_of in source[problem.line - 1] for problem in loaded.problems), text
     assert all(str(problem).startswith(f"{tmp_path / 'orders.yml'}:{problem.line}: ") for problem in loaded.problems)
     assert all(problem.rule == "orders_low" and problem.mend for problem in loaded.problems)
+
+
+def test_a_key_that_cannot_be_read_does_not_hide_the_others(tmp_path):
+    loaded = load(tmp_path, changed(yellow_if="under 5", metric="order_paid", **{"for": 0}, by=["regoin"]))
+    text = "\n".join(map(str, loaded.problems))
+    assert all(part in text for part in ("'under 5'", "'order_paid'", "for: ")), text
+    assert "unnamed" not in text
+
+
+def test_a_composite_goes_with_the_rule_it_needs(tmp_path):
+    bad = changed(alert="part_rule", metric="nothing")
+    whole = changed(alert="whole_rule", all_of=["part_rule"], yellow_if=">= 1", red_if=">= 2")
+    top = changed(alert="top_rule", all_of=["whole_rule"], yellow_if=None, red_if=None)
+    loaded = load(tmp_path, bad, whole, top, changed(alert="another_rule"))
+    assert [rule.id for rule in loaded.rules] == ["another_rule"]
+    text = "\n".join(map(str, loaded.problems))
+    assert "'part_rule', at which it looks, has problems of its own" in text
+    assert "'whole_rule', at which it looks, has problems of its own" in text
+
+
+def test_defaults_come_from_the_file_the_group_and_the_rule(tmp_path):
+    (tmp_path / "_defaults.yml").write_text(
+        "defaults:\n  owner: everybody\n  for: 3\n  labels: {scenario: sales_drop, team: a}\n", "utf-8"
+    )
+    bare = {key: value for key, value in RULE.items() if key not in ("owner", "labels")}
+    loaded = load(tmp_path, bare, changed(alert="own_rule"), defaults={"for": 2, "labels": {"team": "b"}})
+    assert loaded.problems == ()
+    rule = loaded["orders_low"]
+    assert (rule.owner, rule.hold, rule.labels) == ("everybody", 2, {"scenario": "sales_drop", "team": "b"})
+    origins = {key: origin.removeprefix(f"{tmp_path}/") for key, origin in rule.origins.items()}
+    assert {key: origins[key] for key in ("owner", "for", "labels.scenario", "labels.team", "metric")} == {
+        "owner": "_defaults.yml:2", "for": "orders.yml:3", "labels.scenario": "_defaults.yml:4",
+        "labels.team": "orders.yml:3", "metric": "orders.yml:8",
+    }  # fmt: skip
+    assert "grain" not in origins, "nobody gives it"
+    assert loaded["own_rule"].owner == "sales"
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [("owner: x", "no `defaults:`"), ("defaults: {ower: x}", "'ower' is not known"), ("defaults: [", "not valid YAML")],
+)
+def test_broken_defaults_are_a_problem_of_their_file(tmp_path, text, part):
+    (tmp_path / "_defaults.yml").write_text(text, "utf-8")
+    loaded = load(tmp_path, RULE)
+    assert part in str(loaded.problems[0])
+    assert loaded.problems[0].file.name == "_defaults.yml"
+    assert [rule.id for rule in loaded.rules] == ["orders_low"]
+
+
+def test_a_bad_default_is_told_where_it_stands(tmp_path):
+    (tmp_path / "_defaults.yml").write_text("defaults:\n  owner: x\n  grain: week\n", "utf-8")
+    (problem,) = load(tmp_path, RULE).problems
+    assert (problem.file.name, problem.line, problem.rule) == ("_defaults.yml", 3, "orders_low")
+
+
+def test_the_shipped_rules_fit_the_schema():
+    yaml = YAML(typ="safe")
+    validator = jsonschema.Draft202012Validator(rule_schema())
+    for path in (PROJECT_ROOT / "alert_rules").glob("[a-z]*.yml"):
+        if not path.stem.endswith(".test"):
+            assert [error.message for error in validator.iter_errors(yaml.load(path.read_text("utf-8")))] == []
+    bad = {"groups": [{"name": "x", "rules": [{**RULE, "yelow_if": "< 3"}]}]}
+    assert "yelow_if" in next(validator.iter_errors(bad)).message
+    good = {
+        **RULE,
+        "any_of": ["a_rule", {"not": ["b_rule"]}],
+        "promotions": {"618": "mute", "main": {"yellow_if": "< 3"}},
+        "overrides": [{"where": {"region": ["a"]}, "red_if": None}],
+    }
+    assert list(validator.iter_errors({"groups": [{"name": "x", "defaults": {"for": 2}, "rules": [good]}]})) == []
 
 
 def test_all_problems_come_at_once(tmp_path):
@@ -176,7 +293,8 @@ def test_the_schema_documents_every_key():
 
 
 def test_the_shipped_rules_are_clean():
-    loaded = load_rules(PROJECT_ROOT / "alert_rules", Catalogue.read(PROJECT_ROOT / "dbt_project"))
+    project = PROJECT_ROOT / "dbt_project"
+    loaded = load_rules(PROJECT_ROOT / "alert_rules", Catalogue.read(project), read_seeds(project, "Asia/Shanghai"))
     assert [str(problem) for problem in loaded.problems] == []
     assert {rule.scenario for rule in loaded.rules} >= {
         "stock", "order_anomaly", "complaint_rate", "campaign_roi", "traffic_pressure", "refund_surge", "sales_drop",

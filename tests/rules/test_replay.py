@@ -4,6 +4,7 @@ import json
 import sys
 from datetime import datetime
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
@@ -13,6 +14,7 @@ from shop import NOW, Shop, day, make_rule, weekly_wave
 
 from metrics_pipeline.rules.evaluate import evaluate
 from metrics_pipeline.rules.replay import Label, LabelError, compatible, read_labels, replay, slice_of
+from metrics_pipeline.rules.replay_page import replay_page, timeline_svg, weekly_svg
 from metrics_pipeline.rules.report import replay_tables, summary_table
 
 
@@ -121,6 +123,45 @@ def test_labels_are_read_with_line_numbers(tmp_path):
     assert read_labels(path) == (label(3, 4),)
     with pytest.raises(LabelError, match="give the file"):
         read_labels(tmp_path / "nothing")
+
+
+def test_weeks_begin_on_monday_and_count_firings(tmp_path):
+    found = replay(published(tmp_path, {0: 40.0, 10: 40.0, 13: 20.0, 59: 40.0}), [RULE], day(0), day(60))
+    assert len(found.weeks) == 9
+    assert {str(monday): dict(of_week) for monday, of_week in found.weeks if of_week} == {
+        "2025-01-06": {"orders_low": 1}, "2025-01-13": {"orders_low": 2}, "2025-03-03": {"orders_low": 1},
+    }  # fmt: skip
+    late = replay(published(tmp_path / "b", {9: 40.0}), [RULE], day(8), day(10))
+    assert [str(monday) for monday, _ in late.weeks] == ["2025-01-13"]
+
+
+def test_progress_ends_at_one(tmp_path):
+    told: list[float] = []
+    replay(published(tmp_path, {}), [RULE], day(0), day(60), progress=told.append)
+    assert told == sorted(told)
+    assert len(told) == 3
+    assert told[-1] == 1.0
+
+
+def test_the_page_shows_episodes_and_labels(tmp_path):
+    labels = [
+        label(10, 12),
+        label(30, 31),
+        label(50, 51, is_harmless=True, metrics=[], kind="sale", scenario="promotion"),
+    ]
+    shop = published(tmp_path, {11: 40.0, 12: 20.0, 50: 40.0}, member="<a&b>")
+    found = replay(shop, [RULE], day(0), day(60), labels=labels)
+    page = replay_page(found, labels)
+    assert page.startswith("<!doctype html>")
+    assert "&lt;a&amp;b&gt;" in page
+    assert "<a&b>" not in page
+    for text in ("orders_low", "incident_30", "每周触发次数", "Firings per week"):
+        assert text in page
+    for drawing in (weekly_svg(found), timeline_svg(found, labels)):
+        ElementTree.fromstring(drawing)
+    assert weekly_svg(found).count("<rect") == 2
+    nothing = replay(published(tmp_path / "quiet", {}), [RULE], day(0), day(60))
+    assert "nothing fired" in replay_page(nothing)
 
 
 def test_the_tables_are_printed(tmp_path):
