@@ -1,64 +1,54 @@
-"""A batch of verdicts, applied: read → advance → write with the notices, in one transaction.
+"""A batch of verdicts, applied: read → advance → write, then `dispatch` what people are told, in one transaction.
 
-A number of queries that does not grow with the number of slices. What is told is decided by level, not by edge: a due
-slice that fires is told to every receiver who does not know it at that tier, so nothing that was once suppressed stays
-so. An end is told to all who were told the beginning, and to nobody else, silent runs included.
+Set-based: instances are columns from the store and back (`store.instances`, `arrays`), and the number of queries does not
+grow with the number of slices. An object is made only for what people may be told of: transitions and open episodes.
 """
 
 from __future__ import annotations
 
-import logging
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import gc
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
-from metrics_pipeline.alerts.notice import (
-    POINTS,
-    WORST,
-    Change,
-    Counts,
-    Notice,
-    RuleCard,
-    Series,
-    SeriesKey,
-    SeriesSource,
-    Slice,
-    excess,
-    notification_key,
-    reason_of,
-    severity,
-)
-from metrics_pipeline.alerts.state import (
-    RANK,
-    Transition,
-    advance,
-    is_known,
-    is_past,
-    is_silent_on_state,
-)
+from metrics_pipeline.alerts.arrays import REASONS, Changes, Policies, advance_all, rounds
+from metrics_pipeline.alerts.batch import RED, Batch
+from metrics_pipeline.alerts.dispatch import dispatch
+from metrics_pipeline.alerts.episodes import Episodes, PastVerdict, episodes_of_the_past, touched_of
+from metrics_pipeline.alerts.ledger import Ledger
+from metrics_pipeline.alerts.notice import RuleCard, SeriesSource
+from metrics_pipeline.alerts.tick import Tick
 from metrics_pipeline.alerts.verdict import Verdict
+from metrics_pipeline.alerts.work_orders import open_orders
+from metrics_pipeline.routing.decide import Routing
 from metrics_pipeline.store import Store
 from metrics_pipeline.store import alerts as repository
-from metrics_pipeline.store import outbox as outbox_repository
-from metrics_pipeline.store.records import (
-    Episode,
-    Instance,
-    NewNotification,
-    ProcessedKey,
-    Tier,
-    Told,
-    TransitionRow,
+from metrics_pipeline.store.instances import (
+    STATES,
+    TIERS,
+    Flags,
+    Indices,
+    InstanceColumns,
+    datetimes,
+    episode_keys,
+    load_instances,
+    save_instances,
 )
+from metrics_pipeline.store.records import TransitionRow
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    import pandas as pd
 
-BREACHING = ("yellow", "red")
-NOT_DUE = "not_due"
-HISTORY = "history"
-"""Close reason of an episode that was only found later, in a period that was no longer the newest."""
+_FIRING, _NO_DATA = STATES.index("firing"), STATES.index("no_data")
+_YELLOW = 1
 
 
 @dataclass(frozen=True)
@@ -84,34 +74,37 @@ class AppliedReport:
     """Instances firing after the batch, by tier, among its rules."""
     notifications: tuple[str, ...]
     """Keys of the outbox rows written."""
+    orders: tuple[str, ...] = ()
+    """Episodes that a work order was opened for."""
 
 
 @dataclass
-class _Tick:
+class _Work:
     """The working set of one batch."""
 
     now: datetime
     run_id: str
-    instances: dict[str, Instance]
-    episodes: dict[str, Episode]
-    told: dict[tuple[str, str], Told]
-    changed: dict[str, Instance] = field(default_factory=dict)
-    due: set[str] = field(default_factory=set)
-    eased: set[str] = field(default_factory=set)
-    touched_episodes: set[str] = field(default_factory=set)
-    transitions: list[TransitionRow] = field(default_factory=list)
-    old_breaches: dict[str, list[Verdict]] = field(default_factory=lambda: defaultdict(list))
+    instances: InstanceColumns
+    episodes: Episodes
+    changed: Flags
+    """Slots to be written."""
+    due: Flags
+    """Slots that were judged in the newest due period, in a run that is not silent."""
+    transitions: list[tuple[int, TransitionRow]] = field(default_factory=list)
+    """With the verdict that made it, for the order."""
+    past: list[int] = field(default_factory=list)
+    """Verdicts of the past."""
+    moved: list[int] = field(default_factory=list)
+    """Slots that have a transition."""
     outcome: Counter[str] = field(default_factory=Counter)
-    opened: set[str] = field(default_factory=set)
-    told_changed: set[tuple[str, str]] = field(default_factory=set)
 
 
 def apply_verdicts(
     store: Store,
-    verdicts: Iterable[Verdict],
+    verdicts: pa.Table | pd.DataFrame | Iterable[Verdict],
     cards: Mapping[str, RuleCard],
     *,
-    receivers: Sequence[str],
+    receivers: Sequence[str] | Routing,
     now: datetime,
     newest_due: Mapping[str, datetime] | datetime | None = None,
     silent: bool = False,
@@ -119,484 +112,275 @@ def apply_verdicts(
 ) -> AppliedReport:
     """Bring states, episodes, history and outbox to what the verdicts say, all or nothing.
 
-    `cards`: one per rule in the batch (`ValueError` when one is missing). `receivers`: `<channel>[:<address>]`, who is
-    told of new alerts. `now`: aware. `newest_due`: the newest period (shop-local start) that is due, for all rules or per
-    rule; default the newest of each rule in the batch that has a verdict other than not_due; verdicts of older periods are never told as new. `silent`: a
-    backfill, told to nobody (but the end of what was told before is). `series`: where plots get their points; when it
-    fails the notice goes out without a plot.
+    `verdicts`: an Arrow table or a frame with the columns of the evaluations, or single ones. `cards`: one per rule in
+    the batch (`ValueError` when one is missing). `receivers`: the routes, or a list of
+    `<channel>[:<address>]` who are told of everything at once. `now`:
+    aware. `newest_due`: the newest period (shop-local start) that is due, for all rules or per rule; default the newest
+    of each rule in the batch that has a verdict other than not_due; verdicts of older periods are never told as new.
+    `silent`: a backfill, told to nobody (but the end of what was told before is). `series`: where plots get their points;
+    when it fails the notice goes out without a plot.
     """
-    batch = sorted(verdicts, key=lambda verdict: (verdict.period_start, verdict.evaluated_at))
-    rules = {verdict.rule for verdict in batch}
+    batch = Batch.of(verdicts)
+    rules = set(batch.rule.texts)
     if missing := sorted(rules - cards.keys()):
         raise ValueError(f"no rule card for {', '.join(missing)}; give one for every rule of the batch")
-    due = _newest_due(batch, newest_due)
-    run_id = batch[-1].run_id if batch else ""
-    with store.writing("alerts") as connection:
-        groups = _groups(batch)
-        done = repository.already_processed(connection, groups.keys())
-        tick = _Tick(
-            now=now,
-            run_id=run_id,
-            instances=repository.instances_of(connection, rules),
-            episodes=repository.open_episodes(connection, rules),
-            told=repository.told_open(connection, rules),
-        )
-        for verdict in batch:
-            if _group(verdict) in done:
-                tick.outcome["repeated"] += 1
-            else:
-                _step(tick, verdict, cards[verdict.rule], silent=silent or verdict.period_start < due[verdict.rule])
-        _join_reopened(connection, tick)
-        history = _history_episodes(connection, tick)
-        ended = {key for key in tick.touched_episodes if tick.episodes[key].closed_at is not None}
-        notices = _notices(connection, tick, cards, receivers=receivers, ended=ended, series=series)
-        _save(connection, tick, notices, history)
-        judged = {key: count for key, (count, complete) in groups.items() if complete and key not in done}
-        repository.mark_processed(connection, judged, run_id=run_id, now=now)
+    loud = ~_is_old(batch, newest_due) & (not silent)
+    run_id = str(batch.run_id.texts[-1]) if len(batch) else ""
+    with _collector_paused(), store.writing("alerts") as connection:
+        work, slots = _open(connection, batch, rules, now=now, run_id=run_id)
+        ledger = Ledger.read(connection, batch, work.instances.key[slots])
+        fresh = ledger.fresh()
+        work.outcome["repeated"] += int((~fresh).sum())
+        policies = Policies.of(batch, {rule: cards[rule].policy for rule in rules})
+        for rows in rounds(slots):
+            _advance(work, batch, rows[fresh[rows]], slots, policies, loud=loud)
+        work.episodes.join_reopened(connection)
+        past = episodes_of_the_past(connection, _past(work, batch, slots), work.episodes.by_key, now)
+        tick = _told_of(work, rules)
+        save_instances(connection, work.instances, np.flatnonzero(work.changed))
+        repository.save_episodes(connection, [*touched_of(work.episodes), *past])
+        repository.append_transitions(connection, tick.transitions)
+        orders = open_orders(connection, tick, cards)
+        notifications = dispatch(connection, tick, cards, receivers=receivers, series=series)
+        repository.mark_processed(connection, ledger.applied(), run_id=run_id, now=now)
+    firing = work.instances.tier[work.instances.state == _FIRING]
     return AppliedReport(
         verdicts=len(batch),
-        applied=tick.outcome["applied"],
-        repeated=tick.outcome["repeated"],
-        past=tick.outcome["past"],
-        frozen=tick.outcome["frozen"],
+        applied=work.outcome["applied"],
+        repeated=work.outcome["repeated"],
+        past=work.outcome["past"],
+        frozen=work.outcome["frozen"],
         transitions=dict(Counter(row.reason for row in tick.transitions)),
         opened=len(tick.opened),
-        closed=len(ended),
-        firing=dict(Counter(one.tier for one in tick.instances.values() if one.state == "firing")),
-        notifications=tuple(notice.key for notice in notices),
+        closed=len(tick.closed),
+        firing={TIERS[rank]: int(number) for rank, number in enumerate(np.bincount(firing)) if number},
+        notifications=notifications,
+        orders=orders,
     )
 
 
-def retire_rules(store: Store, active: Collection[str], *, now: datetime) -> AppliedReport:
-    """End the alerts of rules that are no longer in the rule files: closed as `manual`, the end told as `cancelled`."""
-    with store.writing("alerts") as connection:
+def retire_rules(
+    store: Store,
+    active: Collection[str],
+    *,
+    now: datetime,
+    run_id: str = "",
+    receivers: Sequence[str] | Routing = (),
+) -> AppliedReport:
+    """End the alerts of rules that are no longer in the rule files: closed as `manual`, the end told as `cancelled`.
+
+    `receivers`: the routes, for the times at which they send; the end goes to whoever was told.
+    """
+    with _collector_paused(), store.writing("alerts") as connection:
         gone = repository.firing_rules(connection) - set(active)
-        tick = _Tick(
-            now=now,
-            run_id="",
-            instances=repository.instances_of(connection, gone),
-            episodes=repository.open_episodes(connection, gone),
-            told=repository.told_open(connection, gone),
-        )
-        payloads = outbox_repository.last_payloads(connection, gone)
-        cards = {
-            rule: Notice.from_json(payloads[rule]).rule if rule in payloads else RuleCard(rule, "") for rule in gone
+        instances = {one.key: one for one in repository.open_instances(connection, gone)}
+        episodes = Episodes(now, repository.open_episodes(connection, gone))
+        transitions = []
+        for before in instances.values():
+            period = before.last_period or before.since_period
+            if before.episode is None or period is None:
+                raise ValueError(f"{before.key} has an episode without ever having been judged")
+            episodes.close(before.episode, "manual")
+            transitions.append(
+                TransitionRow(
+                    instance=before.key,
+                    episode=before.episode,
+                    rule=before.rule,
+                    at=now,
+                    period=period,
+                    from_state=before.state,
+                    from_tier=before.tier,
+                    to_state="ok",
+                    to_tier="none",
+                    reason="manual",
+                    value=before.value,
+                    observed=before.observed,
+                    rule_hash=before.rule_hash,
+                    previous_rule_hash=None,
+                    metric_version=before.metric_version,
+                    data_version=before.data_version,
+                    run_id=run_id,
+                    silent=False,
+                )
+            )
+        ended = {
+            key: one._replace(
+                state="ok", tier="none", episode=None, breaches=0, reds=0, breach_period=None, is_corrected=False
+            )
+            for key, one in instances.items()
         }
-        for before in list(tick.instances.values()):
-            if before.episode is None:
-                continue
-            after = before._replace(state="ok", tier="none", episode=None, breaches=0, reds=0, breach_period=None)
-            _record(tick, Transition(before, after, "manual"), before.last_period or before.since_period, silent=False)
-        notices = _notices(connection, tick, cards, receivers=(), ended=tick.touched_episodes)
-        _save(connection, tick, notices)
+        tick = Tick(
+            now=now,
+            run_id=run_id,
+            rules=frozenset(gone),
+            instances=ended,
+            episodes=episodes.by_key,
+            closed=frozenset(episodes.closed),
+            transitions=transitions,
+        )
+        repository.save_instances(connection, ended.values())
+        repository.save_episodes(connection, touched_of(episodes))
+        repository.append_transitions(connection, transitions)
+        notifications = dispatch(connection, tick, {rule: RuleCard(rule, "") for rule in gone}, receivers=receivers)
     return AppliedReport(
         verdicts=0,
         applied=0,
         repeated=0,
         past=0,
         frozen=0,
-        transitions=dict(Counter(row.reason for row in tick.transitions)),
+        transitions=dict(Counter(row.reason for row in transitions)),
         opened=0,
-        closed=len(tick.touched_episodes),
+        closed=len(tick.closed),
         firing={},
-        notifications=tuple(notice.key for notice in notices),
+        notifications=notifications,
     )
 
 
-def _newest_due(batch: Sequence[Verdict], given: Mapping[str, datetime] | datetime | None) -> dict[str, datetime]:
-    newest = {verdict.rule: verdict.period_start for verdict in batch}  # the batch is in the order of periods
-    newest |= {verdict.rule: verdict.period_start for verdict in batch if verdict.reason != NOT_DUE}
-    if isinstance(given, datetime):
-        return dict.fromkeys(newest, given)
-    return newest if given is None else {rule: given.get(rule, period) for rule, period in newest.items()}
-
-
-def _group(verdict: Verdict) -> ProcessedKey:
-    return ProcessedKey(
-        verdict.rule, verdict.period_start, verdict.rule_hash, verdict.metric_version, verdict.data_version
-    )
-
-
-def _groups(batch: Iterable[Verdict]) -> dict[ProcessedKey, tuple[int, bool]]:
-    """Verdicts per key, and whether all of them could judge: an error must not hide its own mended re-run."""
-    counts: Counter[ProcessedKey] = Counter()
-    incomplete: set[ProcessedKey] = set()
-    for verdict in batch:
-        key = _group(verdict)
-        counts[key] += 1
-        if is_silent_on_state(verdict):
-            incomplete.add(key)
-    return {key: (count, key not in incomplete) for key, count in counts.items()}
-
-
-def _step(tick: _Tick, verdict: Verdict, card: RuleCard, *, silent: bool) -> None:
-    key = verdict.instance
-    before = tick.instances.get(key)
-    after, transition = advance(before, verdict, card.policy)
-    if is_silent_on_state(verdict):
-        tick.outcome["frozen"] += 1
-        return
-    if before is not None and after is before:
-        if is_known(before, verdict):
-            tick.outcome["repeated"] += 1
-        else:
-            tick.outcome["past"] += 1
-            if is_past(before, verdict) and verdict.tier in (*BREACHING, "ok"):
-                tick.old_breaches[key].append(verdict)
-        return
-    tick.outcome["applied"] += 1
-    tick.instances[key] = tick.changed[key] = after
-    if not silent:
-        tick.due.add(key)
-    if after.state == "firing" and verdict.tier in BREACHING:
-        _worsen(tick, after)
-    if transition is not None:
-        _record(tick, transition, verdict.period_start, silent=silent)
-
-
-def _record(tick: _Tick, transition: Transition, period: datetime | None, *, silent: bool) -> None:
-    before, after, reason = transition
-    if period is None:
-        raise ValueError(f"{before.key} changes state without ever having been judged")
-    tick.instances[after.key] = tick.changed[after.key] = after
-    if before.episode is not None and after.episode is None:
-        _close(tick, before.episode, reason)
-    if reason == "de_escalate":
-        tick.eased.add(after.key)
-    tick.transitions.append(
-        TransitionRow(
-            instance=after.key,
-            episode=after.episode or before.episode,
-            rule=after.rule,
-            at=tick.now,
-            period=period,
-            from_state=before.state,
-            from_tier=before.tier,
-            to_state=after.state,
-            to_tier=after.tier,
-            reason=reason,
-            value=after.value,
-            observed=after.observed,
-            rule_hash=after.rule_hash,
-            previous_rule_hash=before.rule_hash if before.rule_hash not in ("", after.rule_hash) else None,
-            metric_version=after.metric_version,
-            data_version=after.data_version,
-            run_id=tick.run_id,
-            silent=silent,
-        )
-    )
-
-
-def _worsen(tick: _Tick, instance: Instance) -> None:
-    """Open the episode of a firing instance, or carry it on."""
-    key, period = instance.episode, instance.data_period
-    if key is None or period is None:
-        raise ValueError(f"{instance.key} fires without an episode")
-    beyond = excess(instance)
-    episode = tick.episodes.get(key)
-    if episode is None:
-        tick.opened.add(key)
-        episode = Episode(
-            key=key,
-            instance=instance.key,
-            rule=instance.rule,
-            first_period=instance.breach_period or period,
-            last_period=period,
-            opened_at=tick.now,
-            closed_at=None,
-            close_reason=None,
-            worst_tier=instance.tier,
-            worst_value=instance.value,
-            worst_excess=beyond,
-        )
-    worse = (RANK[instance.tier], beyond) >= (RANK[episode.worst_tier], episode.worst_excess or 0.0)
-    tick.episodes[key] = episode._replace(
-        last_period=max(period, episode.last_period),
-        closed_at=None,
-        close_reason=None,
-        worst_tier=instance.tier if worse else episode.worst_tier,
-        worst_value=instance.value if worse else episode.worst_value,
-        worst_excess=beyond if worse else episode.worst_excess,
-    )
-    tick.touched_episodes.add(key)
-
-
-def _close(tick: _Tick, key: str, reason: str) -> None:
-    tick.episodes[key] = tick.episodes[key]._replace(closed_at=tick.now, close_reason=reason)
-    tick.touched_episodes.add(key)
-
-
-def _join_reopened(connection: Connection, tick: _Tick) -> None:
-    """An episode that a restatement closed and another one opens again keeps its beginning; it is told anew."""
-    for key, old in repository.episodes_by_key(connection, tick.opened).items():
-        new = tick.episodes[key]
-        tick.episodes[key] = new._replace(opened_at=old.opened_at, first_period=min(old.first_period, new.first_period))
-
-
-def _history_episodes(connection: Connection, tick: _Tick) -> list[Episode]:
-    """Old periods that newly breach: closed episodes, told to nobody."""
-    breaching = {
-        key: verdicts
-        for key, verdicts in tick.old_breaches.items()
-        if any(verdict.tier != "ok" for verdict in verdicts)
-    }
-    if not breaching:
-        return []
-    spans = repository.episode_spans(connection, breaching.keys())
-    for episode in tick.episodes.values():
-        if episode.instance in breaching:
-            spans.setdefault(episode.instance, []).append((episode.first_period, episode.last_period))
-    found: dict[str, Episode] = {}
-    for instance, verdicts in breaching.items():
-        run: Episode | None = None
-        for verdict in verdicts:
-            period = verdict.period_start
-            if verdict.tier == "ok":
-                run = None
-                continue
-            if any(first <= period <= last for first, last in spans.get(instance, ())):
-                continue
-            tier: Tier = "red" if verdict.tier == "red" else "yellow"
-            if run is None:
-                run = Episode(
-                    key=f"{instance}@{period.isoformat(timespec='minutes')}",
-                    instance=instance,
-                    rule=verdict.rule,
-                    first_period=period,
-                    last_period=period,
-                    opened_at=tick.now,
-                    closed_at=tick.now,
-                    close_reason=HISTORY,
-                    worst_tier=tier,
-                    worst_value=verdict.value,
-                    worst_excess=None,
-                )
-            worse = RANK[tier] > RANK[run.worst_tier]
-            run = run._replace(
-                last_period=period,
-                worst_tier=tier if worse else run.worst_tier,
-                worst_value=verdict.value if worse else run.worst_value,
-            )
-            found[run.key] = run
-    return list(found.values())
-
-
-def _notices(
-    connection: Connection,
-    tick: _Tick,
-    cards: Mapping[str, RuleCard],
-    *,
-    receivers: Sequence[str],
-    ended: Collection[str],
-    series: SeriesSource | None = None,
-) -> list[Notice]:
-    """What is new to each receiver, one notice per group; notes in `tick.told` that they were told."""
-    firing: dict[str, list[Instance]] = defaultdict(list)
-    lost: Counter[str] = Counter()
-    for instance in tick.instances.values():
-        if instance.state == "firing":
-            firing[instance.rule].append(instance)
-        elif instance.state == "no_data":
-            lost[instance.rule] += 1
-    for some in firing.values():
-        some.sort(key=severity)
-    ends: dict[tuple[str, str], list[Episode]] = defaultdict(list)
-    known: Counter[tuple[str, str]] = Counter()
-    for (key, receiver), told in tick.told.items():
-        episode = tick.episodes[key]
-        known[episode.rule, receiver] += 1
-        if key in ended and told.end_notification is None:
-            ends[episode.rule, receiver].append(episode)
-    wanted = sorted(
-        {(rule, receiver) for rule in firing for receiver in receivers} | ends.keys(),
-        key=lambda pair: (pair[0], receivers.index(pair[1]) if pair[1] in receivers else len(receivers), pair[1]),
-    )
-    sequences = outbox_repository.last_sequences(connection, {cards[rule].group for rule, _ in wanted})
-    notices: list[Notice] = []
-    for rule, receiver in wanted:
-        notice = _notice(
-            tick,
-            cards[rule],
-            receiver,
-            firing=firing[rule],
-            may_begin=receiver in receivers,
-            ends=ends.get((rule, receiver), []),
-            known=known[rule, receiver],
-            lost=lost[rule],
-            sequence=sequences.get((receiver, cards[rule].group), 0) + 1,
-        )
-        if notice is not None:
-            notices.append(notice)
-    for key in tick.eased:  # told at red, now yellow: the next red is news again
-        for receiver in receivers:
-            instance = tick.instances[key]
-            if instance.episode and (told_row := tick.told.get((instance.episode, receiver))):
-                tick.told[instance.episode, receiver] = told_row._replace(tier=instance.tier)
-                tick.told_changed.add((instance.episode, receiver))
-    return _with_series(tick, notices, series)
-
-
-def _notice(
-    tick: _Tick,
-    card: RuleCard,
-    receiver: str,
-    *,
-    firing: Sequence[Instance],
-    may_begin: bool,
-    ends: Sequence[Episode],
-    known: int,
-    lost: int,
-    sequence: int,
-) -> Notice | None:
-    changes: dict[str, Change] = {}
-    for instance in firing if may_begin else ():
-        if instance.episode is None or instance.key not in tick.due:
-            continue
-        told = tick.told.get((instance.episode, receiver))
-        if told is None:
-            changes[instance.key] = "new"
-        elif RANK[told.tier] < RANK[instance.tier]:
-            changes[instance.key] = "escalated"
-    if not changes and not ends:
-        return None
-    counts = Counter(changes.values())
-    audience = [one for one in firing if one.key in changes or (one.episode and (one.episode, receiver) in tick.told)]
-    reason = (
-        "cancelled"
-        if not changes and all(episode.close_reason == "manual" for episode in ends)
-        else reason_of(
-            new=counts["new"],
-            escalated=counts["escalated"],
-            known=known,
-            still_known=known - len(ends),
-        )
-    )
-    ends = sorted(ends, key=lambda one: (-RANK[one.worst_tier], -(one.worst_excess or 0.0), one.key))
-    worst: Tier = audience[0].tier if audience else ends[0].worst_tier
-    key = notification_key(
-        receiver,
-        card.group,
-        firing=[f"{one.episode}:{one.tier}" for one in audience],
-        ended=[one.key for one in ends],
-        reason=reason,
-        sequence=sequence,
-    )
-    listed = sorted(audience, key=lambda one: one.key not in changes)[:WORST]  # stable: the worst of the news first
-    slices = [_firing_slice(one, tick.episodes[one.episode or ""], changes.get(one.key, "ongoing")) for one in listed]
-    over = [_ended_slice(tick.instances[one.instance], one) for one in ends[:WORST]]
-    slices = [*slices, *over] if changes else [*over, *slices]  # the news comes first
-    about = [one for one in audience if one.key in changes] or [tick.instances[one.instance] for one in ends]
-    for one in audience:
-        if one.episode and one.key in changes:
-            before = tick.told.get((one.episode, receiver))
-            tick.told[one.episode, receiver] = Told(
-                one.episode, receiver, one.tier, before.notification if before else key, None
-            )
-            tick.told_changed.add((one.episode, receiver))
-    for episode in ends:
-        pair = (episode.key, receiver)
-        tick.told[pair] = tick.told[pair]._replace(end_notification=key)
-        tick.told_changed.add(pair)
-    return Notice(
-        key=key,
-        receiver=receiver,
-        sequence=sequence,
-        reason=reason,
-        tier=worst,
-        created_at=tick.now,
-        period=max(one.data_period for one in about if one.data_period is not None),
-        grain=about[0].grain,
-        rule=card,
-        counts=Counts(
-            new=counts["new"],
-            escalated=counts["escalated"],
-            eased=sum(1 for one in audience if one.key in tick.eased),
-            ended=len(ends),
-            firing=len(audience),
-            red=sum(1 for one in audience if one.tier == "red"),
-            no_data=lost,
-        ),
-        slices=tuple(slices),
-    )
-
-
-def _firing_slice(instance: Instance, episode: Episode, change: Change) -> Slice:
-    return _slice(instance, change, instance.tier, episode.first_period)
-
-
-def _ended_slice(instance: Instance, episode: Episode) -> Slice:
-    changes: dict[str | None, Change] = {
-        "backfill_corrected": "corrected",
-        "rule_changed": "corrected",
-        "manual": "cancelled",
-    }
-    return _slice(instance, changes.get(episode.close_reason, "resolved"), episode.worst_tier, episode.first_period)
-
-
-def _slice(instance: Instance, change: Change, tier: Tier, since: datetime) -> Slice:
-    return Slice(
-        instance=instance.key,
-        dimension=instance.dimension,
-        member=instance.member,
-        change=change,
-        tier=tier,
-        since=since,
-        value=instance.value,
-        observed=instance.observed,
-        baseline=instance.baseline,
-        lower=instance.lower,
-        upper=instance.upper,
-        yellow_bound=instance.yellow_bound,
-        red_bound=instance.red_bound,
-    )
-
-
-def _with_series(tick: _Tick, notices: Sequence[Notice], source: SeriesSource | None) -> list[Notice]:
-    """The notices with the series of their first (worst) slice."""
-    if source is None or not notices:
-        return list(notices)
-    keys: dict[str, SeriesKey] = {}
-    for notice in notices:
-        first = notice.slices[0]
-        instance = tick.instances[first.instance]
-        keys[notice.key] = SeriesKey(
-            rule=notice.rule.id,
-            metric=notice.rule.metric,
-            dimension=first.dimension,
-            member=first.member,
-            grain=notice.grain,
-            until=instance.data_period or notice.period,
-        )
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """No search for cycles while a tick makes rows by the hundred thousand: none is one, and it costs a quarter of the CPU."""
+    was_enabled = gc.isenabled()
+    gc.disable()
     try:
-        found = source(list(dict.fromkeys(keys.values())))
-    except Exception:  # whatever ails the warehouse, the alert must go out
-        log.exception("the series of %d notices cannot be read; they are sent without a plot", len(notices))
-        return list(notices)
-    return [replace(notice, series=_trimmed(found.get(keys[notice.key]))) for notice in notices]
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
-def _trimmed(series: Series | None) -> Series | None:
-    return None if series is None or not series.points else replace(series, points=series.points[-POINTS:])
+def _is_old(batch: Batch, given: Mapping[str, datetime] | datetime | None) -> Flags:
+    """Whether a verdict is of a period before the newest due one of its rule."""
+    codes, periods = batch.rule.codes, batch.period.astype(np.int64)
+    never = np.iinfo(np.int64).min
+    newest, newest_due = (np.full(len(batch.rule.words), never) for _ in range(2))
+    np.maximum.at(newest, codes, periods)
+    np.maximum.at(newest_due, codes[~batch.waiting], periods[~batch.waiting])
+    limit = np.where(newest_due == never, newest, newest_due)
+    for code, rule in enumerate(batch.rule.words):
+        period = given.get(rule) if isinstance(given, Mapping) else given
+        if period is not None:
+            limit[code] = np.datetime64(period, "us").astype(np.int64)
+    found: Flags = periods < limit[codes]
+    return found
 
 
-def _save(connection: Connection, tick: _Tick, notices: Sequence[Notice], history: Sequence[Episode] = ()) -> None:
-    repository.save_instances(connection, tick.changed.values())
-    repository.save_episodes(connection, [*(tick.episodes[key] for key in tick.touched_episodes), *history])
-    repository.append_transitions(connection, tick.transitions)
-    repository.save_told(connection, [tick.told[pair] for pair in tick.told_changed])
-    outbox_repository.enqueue(
-        connection,
-        [
-            NewNotification(
-                key=notice.key,
-                receiver=notice.receiver,
-                group_key=notice.rule.group,
-                sequence=notice.sequence,
-                reason=notice.reason,
-                tier=notice.tier,
-                payload=notice.to_json(),
-                created_at=notice.created_at,
-            )
-            for notice in notices
-        ],
+def _open(
+    connection: Connection, batch: Batch, rules: Collection[str], *, now: datetime, run_id: str
+) -> tuple[_Work, Indices]:
+    """The working set, and the slot of the instance of each verdict; instances that are new have one, too."""
+    instances = load_instances(connection, rules)
+    first, place, keys = batch.instances()
+    known = {key: slot for slot, key in enumerate(instances.key)}
+    new = [number for number, key in enumerate(keys) if key not in known]
+    slots = np.fromiter((known.get(key, -1) for key in keys), dtype=np.intp, count=len(keys))
+    slots[new] = np.arange(len(new)) + len(instances)
+    at = first[new]
+    names = np.array([keys[number] for number in new], dtype=object)
+    texts = (column.texts[at] for column in (batch.rule, batch.dimension, batch.member, batch.grain))
+    instances = instances.extended(InstanceColumns.empty(names, *texts))
+    work = _Work(
+        now=now,
+        run_id=run_id,
+        instances=instances,
+        episodes=Episodes(now, repository.open_episodes(connection, rules)),
+        changed=np.zeros(len(instances), dtype=bool),
+        due=np.zeros(len(instances), dtype=bool),
+    )
+    return work, slots[place]
+
+
+def _advance(work: _Work, batch: Batch, rows: Indices, slots: Indices, policies: Policies, *, loud: Flags) -> None:
+    """One verdict for each of some instances; what follows for their episodes and the history."""
+    instances, here = work.instances, slots[rows]
+    step = advance_all(instances, here, batch, rows, policies)
+    work.outcome["applied"] += int(step.applied.sum())
+    work.outcome["frozen"] += int(step.frozen.sum())
+    work.outcome["repeated"] += int(step.known.sum())
+    work.outcome["past"] += int((~step.applied & ~step.frozen & ~step.known).sum())
+    work.changed[here[step.applied | step.noted]] = True
+    work.due[here[step.applied & loud[rows]]] = True
+    work.past += rows[step.past & (batch.tier[rows] <= RED)].tolist()
+    breaching = (batch.tier[rows] >= _YELLOW) & (batch.tier[rows] <= RED)
+    worse = step.applied & breaching & (instances.state[here] == _FIRING)
+    work.episodes.worsen(instances, here[worse], again=step.again[worse])
+    rows_of = _transition_rows(work, batch, step.changes, loud)
+    for row, before in zip(rows_of, step.changes.from_episode, strict=True):
+        if not np.isnat(before) and row.to_tier == "none" and row.episode is not None:
+            work.episodes.close(row.episode, row.reason)
+    work.moved += step.changes.slot.tolist()
+    work.transitions += zip(step.changes.row.tolist(), rows_of, strict=True)
+
+
+def _transition_rows(work: _Work, batch: Batch, changes: Changes, loud: Flags) -> list[TransitionRow]:
+    instances, slots, rows = work.instances, changes.slot, changes.row
+    count = len(rows)
+    after, before = changes.facts["rule_hash"], changes.from_rule_hash
+    rehashed = (before != "") & (before != after)
+    episode = np.where(np.isnat(changes.to_episode), changes.from_episode, changes.to_episode)
+    columns = {
+        "instance": instances.key[slots],
+        "episode": episode_keys(instances.key[slots], episode),
+        "rule": instances.rule[slots],
+        "at": [work.now] * count,
+        "period": datetimes(batch.period[rows]),
+        "from_state": _words(STATES, changes.from_state),
+        "from_tier": _words(TIERS, changes.from_tier),
+        "to_state": _words(STATES, changes.to_state),
+        "to_tier": _words(TIERS, changes.to_tier),
+        "reason": _words(REASONS, changes.reason),
+        "value": _numbers(changes.facts["value"]),
+        "observed": _numbers(changes.facts["observed"]),
+        "rule_hash": after,
+        "previous_rule_hash": [word if new else None for word, new in zip(before, rehashed, strict=True)],
+        "metric_version": changes.facts["metric_version"],
+        "data_version": changes.facts["data_version"],
+        "run_id": [work.run_id] * count,
+        "silent": (~loud[rows]).tolist(),
+        "verdict_reason": batch.reason.texts[rows],
+    }
+    return [TransitionRow._make(row) for row in zip(*(columns[name] for name in TransitionRow._fields), strict=True)]
+
+
+def _words(words: Sequence[str], codes: NDArray[np.int8]) -> list[str]:
+    return [words[code] for code in codes.tolist()]
+
+
+def _numbers(column: NDArray[np.float64]) -> list[float | None]:
+    return [None if number != number else number for number in column.tolist()]  # noqa: PLR0124
+
+
+def _past(work: _Work, batch: Batch, slots: Indices) -> list[PastVerdict]:
+    """The verdicts of the past, in order, of instances that have a breaching one among them."""
+    rows = np.sort(np.array(work.past, dtype=np.intp))
+    breaching = np.unique(slots[rows[batch.tier[rows] >= _YELLOW]])
+    rows = rows[np.isin(slots[rows], breaching)]
+    columns = (
+        work.instances.key[slots[rows]],
+        batch.rule.texts[rows],
+        datetimes(batch.period[rows]),
+        _words(TIERS, batch.tier[rows]),
+        _numbers(batch.numbers["value"][rows]),
+    )
+    return [PastVerdict._make(row) for row in zip(*columns, strict=True)]
+
+
+def _told_of(work: _Work, rules: Collection[str]) -> Tick:
+    """The tick as those see it who tell people."""
+    instances = work.instances
+    transitions = [row for _, row in sorted(work.transitions, key=lambda pair: pair[0])]
+    shown = ~np.isnat(instances.episode_period)
+    shown[work.moved] = True
+    slots = np.flatnonzero(shown)
+    rows = instances.rows(slots)
+    return Tick(
+        now=work.now,
+        run_id=work.run_id,
+        rules=frozenset(rules),
+        instances={one.key: one for one in rows},
+        episodes=work.episodes.by_key,
+        opened=frozenset(work.episodes.opened),
+        closed=frozenset(work.episodes.closed),
+        due=frozenset(one.key for one, due in zip(rows, work.due[slots].tolist(), strict=True) if due),
+        no_data=Counter(instances.rule[instances.state == _NO_DATA].tolist()),
+        transitions=transitions,
     )

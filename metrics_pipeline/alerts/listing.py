@@ -200,7 +200,7 @@ def notifications(
     )
     query = sa.select(
         outbox.c.key,
-        outbox.c.group_key.label("rule"),
+        outbox.c.rule,
         outbox.c.receiver,
         outbox.c.reason,
         outbox.c.tier,
@@ -210,7 +210,7 @@ def notifications(
         outbox.c.next_attempt_at,
         outbox.c.sent_at,
         last,
-    ).where(*_equal(outbox, group_key=rule))
+    ).where(*_equal(outbox, rule=rule))
     if states is not None:
         query = query.where(outbox.c.state.in_(states))
     with store.reading() as connection:

@@ -19,7 +19,18 @@ WORST = 20
 POINTS = 120
 """Points of the series in one notice."""
 
-NotifyReason = Literal["first", "new_alerts", "escalated", "some_resolved", "all_resolved", "cancelled", "repeat"]
+NotifyReason = Literal[
+    "first",
+    "new_alerts",
+    "escalated",
+    "some_resolved",
+    "all_resolved",
+    "cancelled",
+    "repeat",
+    "unacknowledged",
+    "flapping",
+    "digest",
+]
 Change = Literal["new", "escalated", "ongoing", "resolved", "corrected", "cancelled"]
 
 
@@ -46,11 +57,29 @@ class RuleCard:
     asset_key: tuple[str, ...] = ()
     """Dagster key of the metric's asset, on whose checks page the link leads; the check is named like the rule."""
     policy: Policy = IMPATIENT
+    layer: str = ""
+    """Of the metric: base, operational, strategic."""
+    category: str = ""
+    business_line: str = ""
+    metric_owner: str = ""
+    upstream: tuple[str, ...] = ()
+    """Every metric it is made of, directly or not."""
 
-    @property
-    def group(self) -> str:
-        """What one notification is about. Today the rule; routing will choose scenarios and regions."""
-        return self.id
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; `from_json` gives it back."""
+        return {**asdict(self), "asset_key": list(self.asset_key), "upstream": list(self.upstream)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> RuleCard:
+        """The card in a payload. Raises `KeyError` or `TypeError` when it is not one."""
+        return cls(
+            **{
+                **data,
+                "policy": Policy(**data["policy"]),
+                "asset_key": tuple(data["asset_key"]),
+                "upstream": tuple(data.get("upstream", ())),
+            }
+        )
 
 
 class SeriesKey(NamedTuple):
@@ -107,11 +136,17 @@ class Slice:
     upper: float | None = None
     yellow_bound: float | None = None
     red_bound: float | None = None
+    rule: str = ""
+    """Where a notice holds several rules: this slice's, when it is not the notice's first."""
+    name_zh: str = ""
+    """Of that rule's metric, like the next ones."""
+    name_en: str = ""
+    unit: str = ""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers over all slices of the rule, listed or not."""
+    """Numbers over all slices of the notice, listed or not."""
 
     new: int = 0
     escalated: int = 0
@@ -120,11 +155,15 @@ class Counts:
     firing: int = 0
     red: int = 0
     no_data: int = 0
+    passed: int = 0
+    """In a digest: began and ended while they were held back."""
+    rules: int = 1
+    """Rules these slices are of."""
 
 
 @dataclass(frozen=True)
 class Notice:
-    """One notification: one rule, one receiver, all that is new to them."""
+    """One notification: one group, one receiver, all that is new to them."""
 
     key: str
     receiver: str
@@ -136,16 +175,30 @@ class Notice:
     period: datetime
     grain: str
     rule: RuleCard
+    """The first one: of the headline, or of the worst slice."""
     counts: Counts
     slices: tuple[Slice, ...]
     series: Series | None = None
+    group: str = ""
+    """Key of the group; the end of what it tells comes in the same one."""
+    mentions: tuple[str, ...] = ()
+    """In a room: whom to call, as the channel names them."""
+    language: str = ""
+    """Of the reader; '' = the installation's."""
+    incident: str = ""
+    """Id of the incident it is about; '' = none."""
+    contributors: tuple[Slice, ...] = ()
+    """Of the incident: what else breaches below the headline, the worst first; some of it may be in `slices` too."""
+    contributing: int = 0
+    """How many contributors there are."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; `from_json` gives it back."""
         data = asdict(self)
         data["created_at"] = self.created_at.astimezone(UTC).isoformat()
         data["period"] = self.period.isoformat()
-        for one in data["slices"]:
+        data["rule"] = self.rule.to_json()
+        for one in (*data["slices"], *data["contributors"]):
             one["since"] = one["since"].isoformat()
         if self.series is not None:
             data["series"]["points"] = [[point.period.isoformat(), *point[1:]] for point in self.series.points]
@@ -154,19 +207,17 @@ class Notice:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Notice:
         """The notice in an outbox payload. Raises `KeyError` or `TypeError` when it is not one."""
-        rule = {**data["rule"], "policy": Policy(**data["rule"]["policy"])}
-        rule["asset_key"] = tuple(rule["asset_key"])
         series = data["series"]
         return cls(
             **{
                 **data,
                 "created_at": datetime.fromisoformat(data["created_at"]),
                 "period": datetime.fromisoformat(data["period"]),
-                "rule": RuleCard(**rule),
+                "rule": RuleCard.from_json(data["rule"]),
                 "counts": Counts(**data["counts"]),
-                "slices": tuple(
-                    Slice(**{**one, "since": datetime.fromisoformat(one["since"])}) for one in data["slices"]
-                ),
+                "slices": _slices(data["slices"]),
+                "mentions": tuple(data.get("mentions", ())),
+                "contributors": _slices(data.get("contributors", ())),
                 "series": series
                 and Series(
                     **{
@@ -176,6 +227,10 @@ class Notice:
                 ),
             }
         )
+
+
+def _slices(rows: Sequence[Mapping[str, Any]]) -> tuple[Slice, ...]:
+    return tuple(Slice(**{**one, "since": datetime.fromisoformat(one["since"])}) for one in rows)
 
 
 def excess(instance: Instance) -> float:

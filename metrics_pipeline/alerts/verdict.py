@@ -7,11 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
+from metrics_pipeline.store.records import Tier
+
 if TYPE_CHECKING:
     import pandas as pd
 
 VerdictTier = Literal["ok", "yellow", "red", "no_data", "unknown"]
 TIERS = frozenset(get_args(VerdictTier))
+HOLDS = frozenset(get_args(Tier))
 
 REQUIRED = ("rule", "metric", "dimension", "member", "grain", "period_start", "tier", "reason")
 VERSIONS = ("rule_hash", "metric_version", "data_version", "evaluated_at")
@@ -42,6 +45,8 @@ class Verdict(NamedTuple):
     red_bound: float | None = None
     sample: float | None = None
     run_id: str = ""
+    holds: Tier | None = None
+    """The tier that an alert which fires already would keep, because its `recover_if` is not met; None: `tier`."""
 
     @property
     def instance(self) -> str:
@@ -75,6 +80,9 @@ def verdicts_of_columns(columns: Mapping[str, Sequence[Any]]) -> list[Verdict]:
     data["evaluated_at"] = [_instant(value) for value in columns["evaluated_at"]]
     for name in ("rule_hash", "metric_version", "data_version", "run_id"):
         data[name] = ["" if _absent(value) else str(value) for value in columns.get(name, [""] * count)]
+    data["holds"] = [None if _absent(value) else value for value in columns.get("holds", [None] * count)]
+    if unknown := set(data["holds"]) - HOLDS - {None}:
+        raise ValueError(f"unknown holds {sorted(map(repr, unknown))[0]}; expected one of {', '.join(sorted(HOLDS))}")
     for name in NUMBERS:
         data[name] = [_number(value) for value in columns.get(name, [None] * count)]
     return [Verdict._make(row) for row in zip(*(data[name] for name in Verdict._fields), strict=True)]

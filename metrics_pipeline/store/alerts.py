@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from metrics_pipeline.store.bulk import chunks, insert_rows
-from metrics_pipeline.store.records import Episode, Instance, ProcessedKey, Told, TransitionRow
+from metrics_pipeline.store.bulk import chunks, insert_rows, read_rows
+from metrics_pipeline.store.records import Episode, Instance, ProcessedKey, ProcessedRow, TransitionRow
 from metrics_pipeline.store.tables import (
     alert_instances,
-    episode_receivers,
     episodes,
     processed_evaluations,
     transitions,
 )
 
 
-def instances_of(connection: Connection, rules: Collection[str]) -> dict[str, Instance]:
-    """All instances of these rules by key."""
-    found: dict[str, Instance] = {}
+def open_instances(connection: Connection, rules: Collection[str]) -> list[Instance]:
+    """The instances of these rules that have an open episode."""
+    found: list[Instance] = []
     for some in chunks(rules):
-        rows = connection.execute(sa.select(alert_instances).where(alert_instances.c.rule.in_(some)))
-        found.update((row[0], Instance._make(row)) for row in rows)
+        query = sa.select(alert_instances).where(
+            alert_instances.c.rule.in_(some), alert_instances.c.episode.is_not(None)
+        )
+        found += read_rows(connection, query, Instance._make)
     return found
 
 
@@ -52,8 +54,8 @@ def episodes_by_key(connection: Connection, keys: Collection[str]) -> dict[str, 
     """The episodes with these keys; absent ones are left out."""
     found: dict[str, Episode] = {}
     for some in chunks(keys):
-        rows = connection.execute(sa.select(episodes).where(episodes.c.key.in_(some)))
-        found.update((row[0], Episode._make(row)) for row in rows)
+        query = sa.select(episodes).where(episodes.c.key.in_(some))
+        found.update((row.key, row) for row in read_rows(connection, query, Episode._make))
     return found
 
 
@@ -62,7 +64,7 @@ def open_episodes(connection: Connection, rules: Collection[str]) -> dict[str, E
     found: dict[str, Episode] = {}
     for some in chunks(rules):
         query = sa.select(episodes).where(episodes.c.rule.in_(some), episodes.c.closed_at.is_(None))
-        found.update((row[0], Episode._make(row)) for row in connection.execute(query))
+        found.update((row.key, row) for row in read_rows(connection, query, Episode._make))
     return found
 
 
@@ -81,59 +83,34 @@ def save_episodes(connection: Connection, changed: Iterable[Episode]) -> None:
     insert_rows(connection, episodes, changed, replace=True)
 
 
-def told_of(connection: Connection, episode_keys: Collection[str]) -> dict[tuple[str, str], Told]:
-    """What receivers know of these episodes, by (episode, receiver)."""
-    found: dict[tuple[str, str], Told] = {}
-    for some in chunks(episode_keys):
-        rows = connection.execute(sa.select(episode_receivers).where(episode_receivers.c.episode.in_(some)))
-        found.update(((row[0], row[1]), Told._make(row)) for row in rows)
-    return found
-
-
-def told_open(connection: Connection, rules: Collection[str]) -> dict[tuple[str, str], Told]:
-    """What receivers know of the open episodes of these rules, by (episode, receiver)."""
-    found: dict[tuple[str, str], Told] = {}
-    for some in chunks(rules):
-        query = (
-            sa.select(episode_receivers)
-            .join(episodes, episodes.c.key == episode_receivers.c.episode)
-            .where(episodes.c.rule.in_(some), episodes.c.closed_at.is_(None))
-        )
-        found.update(((row[0], row[1]), Told._make(row)) for row in connection.execute(query))
-    return found
-
-
-def save_told(connection: Connection, changed: Iterable[Told]) -> None:
-    """Insert or replace what receivers know, by episode and receiver."""
-    insert_rows(connection, episode_receivers, changed, replace=True)
-
-
 def append_transitions(connection: Connection, rows: Iterable[TransitionRow]) -> None:
     """Append to the history of states."""
     insert_rows(connection, transitions, rows)
 
 
-def already_processed(connection: Connection, keys: Collection[ProcessedKey]) -> set[ProcessedKey]:
-    """Those of the keys whose verdicts were applied before."""
+def already_processed(connection: Connection, keys: Collection[ProcessedKey]) -> dict[ProcessedKey, frozenset[str]]:
+    """Those of the keys whose verdicts were applied before, and the instances that could not be judged then."""
     table = processed_evaluations
     wanted = set(keys)
-    found: set[ProcessedKey] = set()
-    columns = [table.c[name] for name in ProcessedKey._fields]
+    found: dict[ProcessedKey, frozenset[str]] = {}
+    columns = [table.c[name] for name in (*ProcessedKey._fields, "unjudged")]
     versions = sorted({key.data_version for key in wanted})
     rules = sorted({key.rule for key in wanted})
     for some in chunks(rules):
         query = sa.select(*columns).where(table.c.rule.in_(some), table.c.data_version.in_(versions))
-        found.update(key for row in connection.execute(query) if (key := ProcessedKey._make(row)) in wanted)
+        for row in connection.execute(query):
+            key = ProcessedKey._make(row[:-1])
+            if key in wanted:
+                found[key] = frozenset(json.loads(row.unjudged)) if row.unjudged else frozenset()
     return found
 
 
-def mark_processed(connection: Connection, counts: Mapping[ProcessedKey, int], *, run_id: str, now: datetime) -> None:
-    """Record that the verdicts of these keys are applied."""
-    if counts:
-        connection.execute(
-            sa.insert(processed_evaluations),
-            [
-                {**key._asdict(), "run_id": run_id, "verdicts": count, "processed_at": now}
-                for key, count in counts.items()
-            ],
-        )
+def mark_processed(
+    connection: Connection, applied: Mapping[ProcessedKey, tuple[int, Collection[str]]], *, run_id: str, now: datetime
+) -> None:
+    """Record that the verdicts of these keys are applied: how many there were, and the instances still to be judged."""
+    rows = [
+        ProcessedRow(*key, run_id, count, now, json.dumps(sorted(unjudged), ensure_ascii=False) if unjudged else "")
+        for key, (count, unjudged) in applied.items()
+    ]
+    insert_rows(connection, processed_evaluations, rows, replace=True)

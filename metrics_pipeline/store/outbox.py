@@ -17,6 +17,8 @@ from metrics_pipeline.store.records import DeliveryRow, NewNotification, OutboxR
 from metrics_pipeline.store.tables import deliveries, outbox
 
 WAITING = ("queued", "leased")
+FORWARDED = " → "
+"""In keys and groups of what was forwarded: between the one who did not get it and the one who stands in."""
 
 
 def enqueue(connection: Connection, rows: Iterable[NewNotification]) -> None:
@@ -34,15 +36,6 @@ def last_sequences(connection: Connection, groups: Collection[str]) -> dict[tupl
         .group_by(outbox.c.receiver, outbox.c.group_key)
     )
     return {(row[0], row[1]): row[2] for row in connection.execute(query)}
-
-
-def last_payloads(connection: Connection, groups: Collection[str]) -> dict[str, dict[str, Any]]:
-    """The newest payload of each group that has one."""
-    newest = (
-        sa.select(sa.func.max(outbox.c.id)).where(outbox.c.group_key.in_(list(groups))).group_by(outbox.c.group_key)
-    )
-    rows = connection.execute(sa.select(outbox.c.group_key, outbox.c.payload).where(outbox.c.id.in_(newest)))
-    return {row[0]: row[1] for row in rows}
 
 
 def lease_next(
@@ -110,6 +103,54 @@ def record_dead(connection: Connection, row: OutboxRow, *, error: str, now: date
     return _record(connection, row, {"state": "dead", "last_error": error}, outcome="dead", answer=error, now=now)
 
 
+def forward(
+    connection: Connection, row: OutboxRow, payload: dict[str, Any], receivers: Collection[str], *, now: datetime
+) -> None:
+    """Queue a notification that did not get through, for those who stand in; what was forwarded is not forwarded again."""
+    if FORWARDED in row.group_key:
+        return
+    enqueue(
+        connection,
+        [
+            NewNotification(
+                key=f"{row.key}{FORWARDED}{receiver}",
+                receiver=receiver,
+                group_key=forwarded_group(row),
+                sequence=row.sequence,
+                reason=row.reason,
+                tier=row.tier,
+                payload=payload,
+                created_at=now,
+                rule=row.rule,
+            )
+            for receiver in receivers
+            if receiver != row.receiver
+        ],
+    )
+
+
+def forwarded_group(row: OutboxRow) -> str:
+    """The group in which those who stand in for this row's receiver are told."""
+    return f"{row.group_key}{FORWARDED}{row.receiver}"
+
+
+def forwarded_to(connection: Connection, row: OutboxRow) -> set[str]:
+    """Who stands in for this row's receiver and was told of a beginning that has no end yet."""
+    group = forwarded_group(row)
+    newest = sa.select(sa.func.max(outbox.c.id)).where(outbox.c.group_key == group).group_by(outbox.c.receiver)
+    query = sa.select(outbox.c.receiver).where(outbox.c.id.in_(newest), outbox.c.reason != "all_resolved")
+    return set(connection.execute(query).scalars())
+
+
+def postpone(connection: Connection, receivers: str, *, until: datetime) -> None:
+    """Let nothing queued for a channel (its name) or a receiver leave before `until`: the other side takes nothing sooner."""
+    connection.execute(
+        sa.update(outbox)
+        .where(outbox.c.state == "queued", outbox.c.next_attempt_at < until, _of_channels([receivers]))
+        .values(next_attempt_at=until)
+    )
+
+
 def revive(connection: Connection, key: str, *, now: datetime) -> bool:
     """Queue a dead row again (after the cause was mended); False when there is no such dead row."""
     changed = connection.execute(
@@ -155,3 +196,13 @@ def _record(
     attempt = DeliveryRow(row.key, row.receiver, row.attempts, now, outcome, answer)
     connection.execute(sa.insert(deliveries).values(**attempt._asdict()))
     return mine is not None
+
+
+def open_groups(connection: Connection, *, prefix: str) -> set[str]:
+    """Groups with this prefix whose newest row begins something that has no end yet."""
+    newest = sa.select(sa.func.max(outbox.c.id)).where(outbox.c.group_key.startswith(prefix, autoescape=True))
+    newest = newest.group_by(outbox.c.receiver, outbox.c.group_key)
+    rows = connection.execute(
+        sa.select(outbox.c.group_key).where(outbox.c.id.in_(newest), outbox.c.reason != "all_resolved")
+    )
+    return set(rows.scalars())

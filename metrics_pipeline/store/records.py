@@ -67,6 +67,18 @@ class Instance(NamedTuple):
     metric_version: str
     data_version: str
     evaluated_at: datetime
+    breach_period_before: datetime | None = None
+    """`breach_period` without `data_period`, so that a restated period begins the same episode again."""
+    is_corrected: bool = False
+    """The first breaching period of the open episode was judged again, and lies within bounds now."""
+    changes: int = 0
+    """One bit for each of the last 30 periods with data, the newest lowest: the tier of the alert changed in it."""
+    is_flapping: bool = False
+    """The tier changes too often (`state.Policy`); changes no state, whoever tells people may say so."""
+    unknown_reason: str = ""
+    """Why a period newer than `last_period` could not be judged (error, upstream_failed, …); empty: it could."""
+    unknown_period: datetime | None = None
+    """The newest period that could not be judged."""
 
 
 class Episode(NamedTuple):
@@ -85,16 +97,6 @@ class Episode(NamedTuple):
     worst_value: float | None
     worst_excess: float | None
     """How far beyond its yellow bound the worst period was, as a share of the bound; orders slices of one rule."""
-
-
-class Told(NamedTuple):
-    """What one receiver knows of one episode."""
-
-    episode: str
-    receiver: str
-    tier: Tier
-    notification: str
-    end_notification: str | None
 
 
 class TransitionRow(NamedTuple):
@@ -118,6 +120,8 @@ class TransitionRow(NamedTuple):
     data_version: str
     run_id: str
     silent: bool
+    verdict_reason: str = ""
+    """The reason word of the verdict, e.g. which kind of missing it was."""
 
 
 class ProcessedKey(NamedTuple):
@@ -128,6 +132,65 @@ class ProcessedKey(NamedTuple):
     rule_hash: str
     metric_version: str
     data_version: str
+
+
+class ProcessedRow(NamedTuple):
+    """That the verdicts of a key are applied, but for those slices that could not be judged."""
+
+    rule: str
+    period: datetime
+    rule_hash: str
+    metric_version: str
+    data_version: str
+    run_id: str
+    verdicts: int
+    processed_at: datetime
+    unjudged: str
+    """JSON list of the keys of these instances; empty: none."""
+
+
+OrderState = Literal["open", "assigned", "closed"]
+
+
+class WorkOrder(NamedTuple):
+    """What is to be done about one episode, in the order of the table's columns."""
+
+    id: int
+    episode: str
+    instance: str
+    rule: str
+    tier: Tier
+    state: OrderState
+    assignee: str
+    opened_at: datetime
+    due_at: datetime
+    links: dict[str, str]
+    closed_at: datetime | None
+    closed_by: str | None
+    close_reason: str | None
+    close_note: str | None
+
+
+class OrderEvent(NamedTuple):
+    """One thing that happened to an order."""
+
+    episode: str
+    at: datetime
+    who: str
+    what: str
+    """assigned, closed, reopened, escalated"""
+    detail: str
+
+
+class Feedback(NamedTuple):
+    """What one person thinks of one alert."""
+
+    episode: str
+    rule: str
+    is_useful: bool
+    reason: str
+    who: str
+    at: datetime
 
 
 class OutboxRow(NamedTuple):
@@ -150,6 +213,7 @@ class OutboxRow(NamedTuple):
     attempts: int
     last_error: str | None
     sent_at: datetime | None
+    rule: str = ""
 
 
 class NewNotification(NamedTuple):
@@ -163,6 +227,8 @@ class NewNotification(NamedTuple):
     tier: Tier
     payload: dict[str, Any]
     created_at: datetime
+    rule: str = ""
+    """The rule it is about first; a group or a digest may hold several."""
 
 
 class DeliveryRow(NamedTuple):

@@ -55,6 +55,10 @@ def _count(name: str) -> sa.Column[int]:
     return sa.Column(name, sa.Integer, nullable=False, server_default="0")
 
 
+def _flag(name: str) -> sa.Column[bool]:
+    return sa.Column(name, sa.Boolean, nullable=False, server_default=sa.false())
+
+
 # The order of the columns is the order of the fields of `records.Instance`.
 alert_instances = sa.Table(
     "alert_instances",
@@ -90,6 +94,12 @@ alert_instances = sa.Table(
     _text("metric_version"),
     _text("data_version"),
     sa.Column("evaluated_at", Instant, nullable=False),
+    sa.Column("breach_period_before", sa.DateTime),
+    _flag("is_corrected"),
+    _count("changes"),
+    _flag("is_flapping"),
+    _text("unknown_reason", server_default=""),
+    sa.Column("unknown_period", sa.DateTime),
 )
 
 episodes = sa.Table(
@@ -116,7 +126,19 @@ episode_receivers = sa.Table(
     _text("tier"),
     _text("notification"),
     sa.Column("end_notification", sa.Text),
+    _text("group_key", server_default=""),
+    _text("route", server_default=""),
+    _text("receiver_name", server_default=""),
+    _text("wanted", server_default="none"),
+    _text("held", server_default=""),
+    sa.Column("held_until", Instant),
     comment="Who was told of which episode, at which tier, and by which notification the end was told.",
+)
+sa.Index(
+    "ix_episode_receivers_open",
+    episode_receivers.c.group_key,
+    sqlite_where=episode_receivers.c.end_notification.is_(None),
+    postgresql_where=episode_receivers.c.end_notification.is_(None),
 )
 
 transitions = sa.Table(
@@ -124,7 +146,7 @@ transitions = sa.Table(
     metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
     _text("instance", index=True),
-    sa.Column("episode", sa.Text),
+    sa.Column("episode", sa.Text, index=True),
     _text("rule", index=True),
     sa.Column("at", Instant, nullable=False, index=True),
     sa.Column("period", sa.DateTime, nullable=False),
@@ -141,6 +163,7 @@ transitions = sa.Table(
     _text("data_version"),
     _text("run_id"),
     sa.Column("silent", sa.Boolean, nullable=False),
+    _text("verdict_reason", server_default=""),
 )
 
 outbox = sa.Table(
@@ -162,6 +185,7 @@ outbox = sa.Table(
     _count("attempts"),
     sa.Column("last_error", sa.Text),
     sa.Column("sent_at", Instant),
+    _text("rule", server_default=""),
     sa.UniqueConstraint("receiver", "group_key", "sequence"),
     sa.Index("ix_outbox_due", "state", "next_attempt_at"),
 )
@@ -189,4 +213,140 @@ processed_evaluations = sa.Table(
     _text("run_id"),
     sa.Column("verdicts", sa.Integer, nullable=False),
     sa.Column("processed_at", Instant, nullable=False),
+    _text("unjudged", server_default=""),
+)
+
+work_orders = sa.Table(
+    "work_orders",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    _text("episode", unique=True),
+    _text("instance"),
+    _text("rule", index=True),
+    _text("tier"),
+    _text("state", index=True),
+    _text("assignee"),
+    sa.Column("opened_at", Instant, nullable=False),
+    sa.Column("due_at", Instant, nullable=False),
+    sa.Column("links", sa.JSON, nullable=False),
+    sa.Column("closed_at", Instant),
+    sa.Column("closed_by", sa.Text),
+    sa.Column("close_reason", sa.Text),
+    sa.Column("close_note", sa.Text),
+)
+
+work_order_events = sa.Table(
+    "work_order_events",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    _text("episode", index=True),
+    sa.Column("at", Instant, nullable=False),
+    _text("who"),
+    _text("what"),
+    _text("detail"),
+)
+
+episode_feedback = sa.Table(
+    "episode_feedback",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    _text("episode", index=True),
+    _text("rule", index=True),
+    sa.Column("is_useful", sa.Boolean, nullable=False),
+    _text("reason"),
+    _text("who"),
+    sa.Column("at", Instant, nullable=False),
+)
+
+dispatch_groups = sa.Table(
+    "dispatch_groups",
+    metadata,
+    _text("key", primary_key=True),
+    _text("labels"),
+    sa.Column("opened_at", Instant, nullable=False),
+    sa.Column("sent_at", Instant),
+    sa.Column("repeat_at", Instant),
+    sa.Column("red_since", Instant),
+    _count("escalated"),
+    _flag("is_inhibited"),
+    sa.Column("wake_at", Instant, index=True),
+    comment="Groups of alerts that people are told of together, and when each has to be looked at again.",
+)
+
+dispatch_digests = sa.Table(
+    "dispatch_digests",
+    metadata,
+    _text("receiver", primary_key=True),
+    sa.Column("due_at", Instant, index=True),
+    sa.Column("sent_at", Instant),
+    comment="When a receiver gets the next digest of what was held back.",
+)
+
+dispatch_buckets = sa.Table(
+    "dispatch_buckets",
+    metadata,
+    _text("key", primary_key=True),
+    sa.Column("tokens", sa.Double, nullable=False),
+    sa.Column("filled_at", Instant, nullable=False),
+    comment="Token buckets: what may still be sent by a channel, to a person, in the lane of red.",
+)
+
+flapping_receivers = sa.Table(
+    "flapping_receivers",
+    metadata,
+    _text("instance", primary_key=True),
+    _text("receiver", primary_key=True),
+    _text("tier"),
+    sa.Column("since", Instant, nullable=False),
+    comment="Who was told that an alert comes and goes; until it is stable the rest is in digests.",
+)
+
+rule_cards = sa.Table(
+    "rule_cards",
+    metadata,
+    _text("rule", primary_key=True),
+    _text("card"),
+    sa.Column("updated_at", Instant, nullable=False),
+    comment="What people are told about each rule, as it was last judged.",
+)
+
+incidents = sa.Table(
+    "incidents",
+    metadata,
+    _text("id", primary_key=True),
+    _text("headline"),
+    sa.Column("opened_at", Instant, nullable=False),
+    sa.Column("closed_at", Instant),
+)
+
+incident_episodes = sa.Table(
+    "incident_episodes",
+    metadata,
+    _text("episode", primary_key=True),
+    _text("incident", index=True),
+)
+
+silences = sa.Table(
+    "silences",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    _text("matchers"),
+    _text("author"),
+    _text("reason"),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("starts_at", Instant, nullable=False),
+    sa.Column("expires_at", Instant, nullable=False, index=True),
+    sa.Column("expired_by", sa.Text),
+)
+
+episode_marks = sa.Table(
+    "episode_marks",
+    metadata,
+    _text("episode", primary_key=True),
+    _text("kind", primary_key=True),
+    _text("who"),
+    _text("note"),
+    sa.Column("at", Instant, nullable=False),
+    sa.Column("until", Instant, nullable=False),
+    comment="Acknowledgements and snoozes; they end with their time or with their episode.",
 )

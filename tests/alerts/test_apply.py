@@ -14,8 +14,9 @@ from metrics_pipeline.alerts import Notice, Series, apply_verdicts, retire_rules
 from metrics_pipeline.alerts.listing import alert_history, current_alerts, episode_history, notifications
 from metrics_pipeline.alerts.notice import Point
 from metrics_pipeline.alerts.state import Policy
-from metrics_pipeline.store.tables import metadata, outbox
+from metrics_pipeline.store.tables import outbox
 from tests.alerts.builders import NOW, RECEIVERS, day, make_card, make_verdict
+from tests.alerts.crash import dump, wipe
 from tests.store.databases import sqlite_store
 
 CARDS = {"refund_rate_surge": make_card()}
@@ -262,27 +263,6 @@ def test_filters_of_the_listing(store):
     assert len(episode_history(store, is_open=True)) == 2
 
 
-class Crash(Exception):
-    pass
-
-
-def dump(store) -> dict[str, list[tuple]]:
-    """Every row of every table, without the number of the row."""
-    with store.reading() as connection:
-        return {
-            table.name: sorted(
-                map(str, connection.execute(sa.select(*(column for column in table.columns if column.name != "id"))))
-            )
-            for table in metadata.sorted_tables
-        }
-
-
-def wipe(store) -> None:
-    with store.writing() as connection:
-        for table in metadata.sorted_tables:
-            connection.execute(sa.delete(table))
-
-
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory):
     with sqlite_store(tmp_path_factory.mktemp("scratch")) as store:
@@ -292,46 +272,6 @@ def scratch(tmp_path_factory):
 NIGHTS = st.lists(
     st.lists(st.sampled_from(["ok", "yellow", "red", "no_data", "unknown"]), min_size=2, max_size=2), max_size=6
 )
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(nights=NIGHTS, crashes=st.lists(st.integers(1, 14), max_size=4), hold=st.integers(1, 2))
-def test_a_crash_between_any_two_statements_changes_nothing_in_the_end(scratch, nights, crashes, hold):
-    cards = {"refund_rate_surge": make_card(policy=Policy(hold=hold))}
-
-    def run(with_crashes: bool) -> dict[str, list[tuple]]:
-        wipe(scratch)
-        left = list(crashes) if with_crashes else []
-        for number, tiers in enumerate(nights):
-            batch = [make_verdict(tier, number, member=f"m{slot}") for slot, tier in enumerate(tiers)]
-            now = NOW + timedelta(days=number)
-            if left:
-                crash_at(scratch, left.pop(), lambda: tick(scratch, *batch, cards=cards, now=now))  # noqa: B023
-            tick(scratch, *batch, cards=cards, now=now)
-            if with_crashes:
-                tick(scratch, *reversed(batch), cards=cards, now=now)
-        return dump(scratch)
-
-    assert run(with_crashes=True) == run(with_crashes=False)
-
-
-def crash_at(store, statement: int, act) -> None:
-    """Do `act`, but die before its n-th SQL statement (or after it, when it has fewer)."""
-    seen = 0
-
-    def strike(*_):
-        nonlocal seen
-        seen += 1
-        if seen == statement:
-            raise Crash
-
-    sa.event.listen(store.engine, "before_cursor_execute", strike)
-    try:
-        act()
-    except Crash:
-        pass
-    finally:
-        sa.event.remove(store.engine, "before_cursor_execute", strike)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -123,3 +123,17 @@ def test_no_row_is_leased_twice_by_senders_at_once(store):
         with store.writing("outbox") as connection:
             outbox.record_sent(connection, row, answer="ok", now=NOW)
     assert sorted(taken) == sorted(f"k{number}" for number in range(40))
+
+
+def test_a_silent_channel_is_not_tried_before_its_time(store):
+    queue(
+        store,
+        make_row("a", receiver="bot"),
+        make_row("b", receiver="bot:ann", group="2"),
+        make_row("c", receiver="botx"),
+    )
+    with store.writing("outbox") as connection:
+        outbox.postpone(connection, "bot", until=LATER)
+    assert lease(store, channels=["bot", "botx"]).key == "c"
+    assert lease(store, channels=["bot"]) is None
+    assert lease(store, channels=["bot"], now=LATER, until=LATER + timedelta(minutes=5)).key == "a"

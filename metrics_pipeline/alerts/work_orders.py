@@ -1,0 +1,254 @@
+"""Work orders: what is done about an alert, by whom, until when, and how it ended. One episode, one order.
+
+Orders are opened by the tick, in its transaction; people assign and close them. An order stays open when its alert ends:
+only a person says what came of it. Rules choose with the label `work_order`: red (default), yellow or never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal, get_args
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from metrics_pipeline.alerts.notice import RuleCard
+from metrics_pipeline.alerts.state import RANK
+from metrics_pipeline.alerts.tick import Tick
+from metrics_pipeline.store import Store
+from metrics_pipeline.store import work_orders as repository
+from metrics_pipeline.store.records import Feedback, OrderEvent, OrderState, WorkOrder
+from metrics_pipeline.store.tables import episodes, work_orders
+
+CloseReason = Literal["fixed", "false_alarm", "expected", "duplicate", "data_problem"]
+CLOSE_REASONS: Final[tuple[CloseReason, ...]] = get_args(CloseReason)
+CLOSE_WORDS: Final[Mapping[str, tuple[str, str]]] = {
+    "fixed": ("已修复", "fixed"),
+    "false_alarm": ("误报", "false alarm"),
+    "expected": ("预期之内", "expected"),
+    "duplicate": ("重复", "duplicate"),
+    "data_problem": ("数据问题", "data problem"),
+}
+"""Close reasons for people, Chinese and English."""
+USEFUL: Final[Mapping[str, bool]] = {"fixed": True, "false_alarm": False, "expected": False}
+"""What a close reason says of the alert; a duplicate and a data problem say nothing of the rule."""
+
+DUE_AFTER: Final[Mapping[str, timedelta]] = {"red": timedelta(hours=24), "yellow": timedelta(hours=72)}
+"""A red alert is a matter of the day, a yellow one of the week."""
+LABEL: Final = "work_order"
+SYSTEM: Final = "system"
+"""Who acts when it is no person."""
+
+
+class WorkOrderError(ValueError):
+    """What was asked cannot be done to this order; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class OrderView:
+    """One order and what happened to it, oldest first."""
+
+    order: WorkOrder
+    events: tuple[OrderEvent, ...] = ()
+    is_overdue: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; instants as ISO text in UTC."""
+        data = {**self.order._asdict(), "is_overdue": self.is_overdue}
+        data["events"] = [event._asdict() for event in self.events]
+        plain: dict[str, Any] = _plain(data)
+        return plain
+
+
+@dataclass(frozen=True)
+class FeedbackCount:
+    """What people said of a rule's alerts; each person's newest word on each episode."""
+
+    rule: str
+    useful: int
+    not_useful: int
+    reasons: Mapping[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def open_orders(connection: Connection, tick: Tick, cards: Mapping[str, RuleCard]) -> tuple[str, ...]:
+    """Open the orders that the due firing alerts of a tick still lack; returns their episodes.
+
+    Decided by level, so a silent run opens none and the next night does. An episode that turned red makes its yellow order
+    red; one that begins again after a restatement opens its closed order again.
+    """
+    wanted = {
+        one.episode: one
+        for one in tick.instances.values()
+        if one.episode is not None
+        and one.state == "firing"
+        and one.key in tick.due
+        and RANK[one.tier] >= _threshold(cards[one.rule])
+    }
+    known = repository.by_episode(connection, wanted.keys())
+    links = {rule: _links(card) for rule, card in cards.items()}
+    new = [
+        (
+            key,
+            one.key,
+            one.rule,
+            one.tier,
+            "open",
+            cards[one.rule].owner,
+            tick.now,
+            tick.now + DUE_AFTER[one.tier],
+            links[one.rule],
+        )
+        for key, one in wanted.items()
+        if key not in known
+    ]
+    repository.insert(connection, new)
+    for key, order in known.items():
+        if order.state == "closed" and key in tick.opened:
+            _change(connection, order, "reopened", "", who=SYSTEM, now=tick.now, state="open", closed_at=None)
+        elif order.state != "closed" and RANK[order.tier] < RANK[wanted[key].tier]:
+            due = min(order.due_at, tick.now + DUE_AFTER["red"])
+            _change(connection, order, "escalated", "red", who=SYSTEM, now=tick.now, tier="red", due_at=due)
+    return tuple(row[0] for row in new)
+
+
+def list_orders(
+    store: Store,
+    *,
+    now: datetime,
+    states: Sequence[OrderState] = ("open", "assigned"),
+    rule: str | None = None,
+    assignee: str | None = None,
+    limit: int = 200,
+) -> list[OrderView]:
+    """Orders in these states, the one that is due first at the top."""
+    with store.reading() as connection:
+        found = repository.orders(connection, states=states, rule=rule, assignee=assignee, limit=limit)
+    return [_view(order, (), now) for order in found]
+
+
+def show_order(store: Store, reference: str, *, now: datetime) -> OrderView:
+    """One order by its number or its episode. Raises `WorkOrderError` when there is none."""
+    with store.reading() as connection:
+        order = _find(connection, reference)
+        return _view(order, repository.events_of(connection, order.episode), now)
+
+
+def assign_order(
+    store: Store, reference: str, assignee: str, *, who: str, now: datetime, due_at: datetime | None = None
+) -> OrderView:
+    """Give an order to somebody, with another due time if one is given. Raises `WorkOrderError`."""
+    if not assignee.strip():
+        raise WorkOrderError("an order needs somebody who does it; give a name")
+    with store.writing("alerts") as connection:
+        order = _find(connection, reference)
+        if order.state == "closed":
+            raise WorkOrderError(f"order {order.id} is closed ({order.close_reason}); nobody can be assigned to it")
+        due = order.due_at if due_at is None else due_at
+        detail = assignee if due == order.due_at else f"{assignee}, due {due.isoformat(timespec='minutes')}"
+        if (assignee, due, "assigned") != (order.assignee, order.due_at, order.state):
+            _change(
+                connection, order, "assigned", detail, who=who, now=now, state="assigned", assignee=assignee, due_at=due
+            )
+    return show_order(store, reference, now=now)
+
+
+def close_order(store: Store, reference: str, reason: str, note: str, *, who: str, now: datetime) -> OrderView:
+    """Close an order with what came of it. `reason`: one of `CLOSE_REASONS`; `note`: what was found or done.
+
+    The reason counts as feedback on the alert where it says something of the rule (`USEFUL`). The same close again changes
+    nothing. Raises `WorkOrderError` for an unknown reason, an empty note, and an order that was closed otherwise.
+    """
+    if reason not in CLOSE_REASONS:
+        raise WorkOrderError(f"unknown reason {reason!r}; use one of {', '.join(CLOSE_REASONS)}")
+    if not note.strip():
+        raise WorkOrderError("a closed order needs a note: what was found, what was done")
+    with store.writing("alerts") as connection:
+        order = _find(connection, reference)
+        if order.state == "closed" and (order.close_reason, order.close_note) != (reason, note):
+            raise WorkOrderError(f"order {order.id} was closed by {order.closed_by} as {order.close_reason} already")
+        if order.state != "closed":
+            done = {"state": "closed", "closed_at": now, "closed_by": who, "close_reason": reason, "close_note": note}
+            _change(connection, order, "closed", f"{reason}: {note}", who=who, now=now, **done)
+            if reason in USEFUL:
+                repository.add_feedback(
+                    connection, Feedback(order.episode, order.rule, USEFUL[reason], reason, who, now)
+                )
+    return show_order(store, reference, now=now)
+
+
+def give_feedback(store: Store, episode: str, *, is_useful: bool, reason: str, who: str, now: datetime) -> Feedback:
+    """Keep what somebody thinks of an alert. Raises `WorkOrderError` when there is no such episode."""
+    with store.writing("alerts") as connection:
+        rule = connection.execute(sa.select(episodes.c.rule).where(episodes.c.key == episode)).scalar_one_or_none()
+        if rule is None:
+            raise WorkOrderError(f"there is no episode {episode!r}; `metrics alerts show` lists those of an alert")
+        given = Feedback(episode, rule, is_useful, reason, who, now)
+        repository.add_feedback(connection, given)
+    return given
+
+
+def list_feedback(store: Store, *, rule: str | None = None, episode: str | None = None) -> list[Feedback]:
+    """What people said, oldest first."""
+    with store.reading() as connection:
+        return repository.feedback(connection, rule=rule, episode=episode)
+
+
+def count_feedback(store: Store, *, rule: str | None = None) -> list[FeedbackCount]:
+    """What people said of each rule that was spoken of, by rule; a later word replaces an earlier one."""
+    newest = {(one.episode, one.who): one for one in list_feedback(store, rule=rule)}
+    counts = []
+    for name in sorted({one.rule for one in newest.values()}):
+        said = [one for one in newest.values() if one.rule == name]
+        reasons = sorted(one.reason for one in said if one.reason)
+        counts.append(
+            FeedbackCount(
+                rule=name,
+                useful=sum(one.is_useful for one in said),
+                not_useful=sum(not one.is_useful for one in said),
+                reasons={reason: reasons.count(reason) for reason in reasons},
+            )
+        )
+    return counts
+
+
+def _threshold(card: RuleCard) -> int:
+    """The rank from which an episode opens an order."""
+    return {"yellow": RANK["yellow"], "never": max(RANK.values()) + 1}.get(card.labels.get(LABEL, ""), RANK["red"])
+
+
+def _links(card: RuleCard) -> dict[str, str]:
+    found = {"runbook": card.annotations.get("runbook", ""), "asset": "/".join(card.asset_key)}
+    return {name: link for name, link in found.items() if link}
+
+
+def _find(connection: Connection, reference: str) -> WorkOrder:
+    column = work_orders.c.id if reference.isdigit() else work_orders.c.episode
+    found = repository.one(connection, column == (int(reference) if reference.isdigit() else reference))
+    if found is None:
+        raise WorkOrderError(f"there is no order {reference!r}; `metrics orders list` shows the open ones")
+    return found
+
+
+def _change(
+    connection: Connection, order: WorkOrder, what: str, detail: str, *, who: str, now: datetime, **values: Any
+) -> None:
+    repository.update(connection, order.episode, values)
+    repository.add_event(connection, OrderEvent(order.episode, now, who, what, detail))
+
+
+def _view(order: WorkOrder, events: Sequence[OrderEvent], now: datetime) -> OrderView:
+    opened = OrderEvent(order.episode, order.opened_at, SYSTEM, "opened", "")
+    return OrderView(order, (opened, *events), is_overdue=order.state != "closed" and order.due_at < now)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list) else value
