@@ -56,6 +56,8 @@ class Message:
     wording: Wording
     over: frozenset[str] = frozenset()
     """Listed instances that ended between the decision and the sending."""
+    mentions: tuple[str, ...] = ()
+    """People to call by name where the channel is a room: phones, ids of the vendor, `@all`."""
 
     @property
     def id(self) -> str:
@@ -65,7 +67,10 @@ class Message:
     @property
     def is_over(self) -> bool:
         """Whether the message brings an end and nothing else."""
-        return self.notice.reason in ("some_resolved", "all_resolved", "cancelled")
+        notice = self.notice
+        if notice.reason == "digest":
+            return not notice.counts.firing
+        return notice.reason in ("some_resolved", "all_resolved", "cancelled")
 
     @cached_property
     def title(self) -> str:
@@ -102,7 +107,7 @@ class Message:
     @cached_property
     def text(self) -> str:
         """Plain text, both languages."""
-        return _render("message.txt", message=self, blocks=self._blocks())
+        return rendered("message.txt", message=self, blocks=self._blocks())
 
     @cached_property
     def plot(self) -> Plot | None:
@@ -125,7 +130,7 @@ class Message:
 
     def html_with(self, plot_source: str | None) -> str:
         """A complete HTML page whose plot is at `plot_source` (`cid:…`, `data:…`); without a plot when None."""
-        return _render("message.html", message=self, blocks=self._blocks(), plot_source=plot_source)
+        return rendered("message.html", message=self, blocks=self._blocks(), plot_source=plot_source)
 
     def html_page(self) -> str:
         """A stand-alone HTML page with the plot inside."""
@@ -140,12 +145,15 @@ class Message:
     def title_in(self, locale: Locale) -> str:
         """`[红色报警] 退款率：地区=华北 13.2%（阈值 8.0%），共 5 个切片`"""
         notice = self.notice
-        head = f"[{self._status(locale)}] {self.metric_name(locale)}"
-        if self.is_over:
+        head = f"[{self.status_in(locale)}] {self.metric_name(locale)}"
+        if notice.reason == "digest":
+            head = f"[{word('digest', locale)}]"
+            body = self._where(locale)
+        elif self.is_over:
             body = self._end_sentence(locale)
         else:
             worst = notice.slices[0]
-            bound = self._bound(worst)
+            bound = self.bound(worst)
             body = f"{slice_name(worst.dimension, worst.member, locale)} {self.number(worst.value)}"
             if bound is not None:
                 body += f"（阈值 {self.number(bound)}）" if locale == "zh" else f" (threshold {self.number(bound)})"
@@ -159,27 +167,30 @@ class Message:
 
     def facts_in(self, locale: Locale) -> tuple[tuple[str, str], ...]:
         """Label and value pairs."""
+        return tuple((word(name, locale), value) for name, value in self.named_facts_in(locale).items())
+
+    def named_facts_in(self, locale: Locale) -> dict[str, str]:
+        """The values by the name of their label (`words.WORDS`), in the order they are told."""
         notice, rule = self.notice, self.notice.rule
-        facts = [(word("what", locale), f"{self.metric_name(locale)} ({rule.metric})")]
-        if summary := rule.annotations.get("summary_zh" if locale == "zh" else "summary"):
-            facts.append((word("rule", locale), f"{rule.id}: {summary}"))
-        else:
-            facts.append((word("rule", locale), rule.id))
-        facts.append((word("bound", locale), self._condition(locale)))
-        facts.append((word("period", locale), period_name(notice.period, notice.grain)))
-        facts.append((word("where", locale), self._where(locale)))
+        facts = {"what": f"{self.metric_name(locale)} ({rule.metric})"}
+        summary = rule.annotations.get("summary_zh" if locale == "zh" else "summary")
+        facts["rule"] = f"{rule.id}: {summary}" if summary else rule.id
+        facts["bound"] = self._condition(locale)
+        facts["period"] = period_name(notice.period, notice.grain)
+        facts["where"] = self._where(locale)
         if not self.is_over:
             worst = notice.slices[0]
-            facts.append((word("worst", locale), self._how_bad(worst, locale)))
-            facts.append((word("since", locale), period_name(worst.since, notice.grain)))
-        facts.append((word("notified", locale), word(f"reason.{notice.reason}", locale)))
+            facts["worst"] = self._how_bad(worst, locale)
+            facts["since"] = period_name(worst.since, notice.grain)
+        facts["notified"] = word(f"reason.{notice.reason}", locale)
+        if notice.contributing:
+            facts["incident"] = self._incident_sentence(locale)
         if self.over:
-            facts.append((word("late", locale), self._over_sentence(locale)))
-        why = (rule.why_zh or rule.why) if locale == "zh" else (rule.why or rule.why_zh)
-        if why:
-            facts.append((word("why", locale), why))
-        facts.append((word("owner", locale), rule.owner or word("missing", locale)))
-        return tuple(facts)
+            facts["late"] = self._over_sentence(locale)
+        if why := (rule.why_zh or rule.why) if locale == "zh" else (rule.why or rule.why_zh):
+            facts["why"] = why
+        facts["owner"] = rule.owner or word("missing", locale)
+        return facts
 
     def table_head_in(self, locale: Locale) -> tuple[str, ...]:
         """The heads of the table of slices."""
@@ -193,10 +204,16 @@ class Message:
         """A value of the metric as people write it."""
         return number(value, self.notice.rule.unit, currency=self.notice.rule.currency)
 
-    def unlisted_in(self, locale: Locale) -> str:
-        """How many slices the table leaves out, or nothing."""
+    def band(self, one: Slice) -> str:
+        """The expected band of a slice, `3.2% – 7.2%`, or a dash."""
+        if one.lower is None:
+            return "–"
+        return f"{self._number_of(one, one.lower)} – {self._number_of(one, one.upper)}"
+
+    def unlisted_in(self, locale: Locale, listed: int | None = None) -> str:
+        """How many slices are left out by a list of so many (default: all of the notice), or nothing."""
         counts = self.notice.counts
-        hidden = counts.firing + counts.ended - len(self.notice.slices)
+        hidden = counts.firing + counts.ended + counts.passed - (len(self.notice.slices) if listed is None else listed)
         if hidden <= 0:
             return ""
         if locale == "zh":
@@ -218,7 +235,8 @@ class Message:
             for locale in self.wording.locales
         ]
 
-    def _status(self, locale: Locale) -> str:
+    def status_in(self, locale: Locale) -> str:
+        """`红色报警`, `RESOLVED`: the message in a word."""
         if not self.is_over:
             return word(self.notice.tier if self.notice.tier != "none" else "yellow", locale)
         changes = {one.change for one in self.notice.slices if one.change not in BEYOND}
@@ -245,6 +263,32 @@ class Message:
             return f"发送前已有 {len(self.over)} 个所列切片结束，随后会有结束通知。"
         return f"Of the slices listed, {len(self.over)} ended before this was sent; a message about the end follows."
 
+    def _incident_sentence(self, locale: Locale) -> str:
+        """What else breaches below the headline."""
+        notice = self.notice
+        named = [
+            f"{self._slice_name(one, locale)} {self._number_of(one, one.value)}" for one in notice.contributors[:5]
+        ]
+        more = notice.contributing - len(named)
+        if locale == "zh":
+            return f"下层 {notice.contributing:,} 项同时异常：{'；'.join(named)}" + (
+                f"；另有 {more:,} 项" if more else ""
+            )
+        text = f"{notice.contributing:,} more below it: {'; '.join(named)}"
+        return text + (f"; and {more:,} more" if more else "")
+
+    def _slice_name(self, one: Slice, locale: Locale) -> str:
+        """The slice, with its metric where that is not the message's own."""
+        where = slice_name(one.dimension, one.member, locale)
+        if not one.rule:
+            return where
+        names = (one.name_zh, one.name_en) if locale == "zh" else (one.name_en, one.name_zh)
+        return f"{names[0] or names[1] or one.rule} · {where}"
+
+    def _number_of(self, one: Slice, value: float | None) -> str:
+        rule = self.notice.rule
+        return number(value, one.unit if one.rule else rule.unit, currency=rule.currency)
+
     def _condition(self, locale: Locale) -> str:
         rule = self.notice.rule
         parts = [
@@ -262,6 +306,7 @@ class Message:
             (counts.escalated, "升级", "escalated"),
             (counts.eased, "缓和", "eased"),
             (counts.ended, "结束", "ended"),
+            (counts.passed, "来去", "came and went"),
             (counts.no_data, "缺数据", "without data"),
         ]
         if locale == "zh":
@@ -274,7 +319,7 @@ class Message:
 
     def _how_bad(self, one: Slice, locale: Locale) -> str:
         text = f"{slice_name(one.dimension, one.member, locale)} {self.number(one.value)}"
-        if (bound := self._bound(one)) is not None:
+        if (bound := self.bound(one)) is not None:
             text += f"，阈值 {self.number(bound)}" if locale == "zh" else f", threshold {self.number(bound)}"
         if one.baseline is not None and self.notice.rule.expression != "value":
             text += (
@@ -282,7 +327,8 @@ class Message:
             )
         return text
 
-    def _bound(self, one: Slice) -> float | None:
+    def bound(self, one: Slice) -> float | None:
+        """The threshold the slice is beyond: red's when it is red, else yellow's, else the one there is."""
         bound = one.red_bound if one.tier == "red" else one.yellow_bound
         if bound is not None:
             return bound
@@ -290,16 +336,15 @@ class Message:
 
     def _row(self, one: Slice, locale: Locale) -> Row:
         ended = one.change not in BEYOND
-        band = f"{self.number(one.lower)} – {self.number(one.upper)}" if one.lower is not None else "–"
         status = word(f"change.{one.change}", locale)
         if not ended and one.tier != "none":
             status = f"{word(f'tier.{one.tier}', locale)} · {status}"
         cells = (
-            slice_name(one.dimension, one.member, locale),
+            self._slice_name(one, locale),
             status,
-            self.number(one.value),
-            self.number(self._bound(one)),
-            band,
+            self._number_of(one, one.value),
+            self._number_of(one, self.bound(one)),
+            self.band(one),
             period_name(one.since, self.notice.grain),
         )
         return Row(cells, "none" if ended else one.tier)
@@ -309,9 +354,15 @@ def _slices(count: int) -> str:
     return "1 slice" if count == 1 else f"{count:,} slices"
 
 
-def compose(notice: Notice, wording: Wording | None = None, *, over: Collection[str] = ()) -> Message:
-    """The message of a notice. `over`: listed instances that have ended by the time of sending."""
-    return Message(notice=notice, wording=wording or Wording(), over=frozenset(over))
+def compose(
+    notice: Notice,
+    wording: Wording | None = None,
+    *,
+    over: Collection[str] = (),
+    mentions: Collection[str] = (),
+) -> Message:
+    """The message of a notice. `over`: listed instances that have ended by the time of sending; `mentions`: whom a room calls."""
+    return Message(notice=notice, wording=wording or Wording(), over=frozenset(over), mentions=tuple(mentions))
 
 
 @lru_cache(maxsize=1)
@@ -328,5 +379,6 @@ def _environment() -> Environment:
     )
 
 
-def _render(template: str, **values: Any) -> str:
+def rendered(template: str, **values: Any) -> str:
+    """A template of `templates/`, filled; an undefined name is an error."""
     return str(_environment().get_template(template).render(**values))

@@ -10,12 +10,15 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy.engine import Connection
 
 from metrics_pipeline.alerts.notice import Notice
-from metrics_pipeline.delivery.channels.channel import Channel, PermanentFailure, TemporaryFailure
+from metrics_pipeline.delivery.channels.channel import Channel, PermanentFailure, RateLimited, TemporaryFailure
 from metrics_pipeline.delivery.messages import Message, Wording, compose
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.store import Store
@@ -96,11 +99,13 @@ def deliver_due(
     limit: int = 100,
     backoff: Backoff | None = None,
     sender: str | None = None,
+    fallback: Callable[[], Sequence[str]] = tuple,
 ) -> DeliveryReport:
     """Send up to `limit` due notifications through the channels given, the most urgent first.
 
     `now`: aware; the clock of all records of this round. Rows of channels that are not given keep waiting. A channel's
     failure is recorded and never raised; `sender` names this sender (default: the process and a random part).
+    `fallback`: receivers of what is given up, asked for only then; they also get the end of what they were told.
     """
     owner = sender or f"{process_name()}{_ROUND}{uuid.uuid4().hex[:8]}"
     pace = backoff or Backoff()
@@ -113,7 +118,7 @@ def deliver_due(
             row = rows.lease_next(connection, channels=channels.keys(), owner=owner, now=now, until=now + LEASE)
         if row is None:
             break
-        attempts.append(_attempt(store, channels, row, now=now, words=words, pace=pace))
+        attempts.append(_attempt(store, channels, row, now=now, words=words, pace=pace, fallback=fallback))
     with store.reading() as connection:
         return DeliveryReport(tuple(attempts), rows.waiting_count(connection))
 
@@ -124,18 +129,31 @@ def wording_from(settings: Settings) -> Wording:
 
 
 def _attempt(
-    store: Store, channels: Mapping[str, Channel], row: OutboxRow, *, now: datetime, words: Wording, pace: Backoff
+    store: Store,
+    channels: Mapping[str, Channel],
+    row: OutboxRow,
+    *,
+    now: datetime,
+    words: Wording,
+    pace: Backoff,
+    fallback: Callable[[], Sequence[str]],
 ) -> Delivery:
     channel, _, address = row.receiver.partition(":")
     title = row.group_key
+    silent: str | None = None
     try:
         message = _message(store, row, words)
+        address = address or ",".join(message.notice.mentions)
         title = message.title
         answer = channels[channel].send(message, address)
         outcome = "sent"
     except TemporaryFailure as failure:
         outcome, answer = "retry", str(failure)
-        wait = max(pace.wait(row.attempts), failure.retry_after or timedelta())
+        if isinstance(failure, RateLimited):
+            wait = failure.wait  # however often it was tried: nothing is wrong with the message
+            silent = row.receiver if failure.only_address else channel
+        else:
+            wait = max(pace.wait(row.attempts), failure.retry_after or timedelta())
         if now - row.created_at >= pace.give_up_after:
             outcome = "dead"
             answer = f"given up after {row.attempts} attempts since {row.created_at.isoformat()}: {answer}"
@@ -147,21 +165,44 @@ def _attempt(
         wait = pace.wait(row.attempts)
         if now - row.created_at >= pace.give_up_after:
             outcome = "dead"
+    stand_ins = tuple(fallback()) if outcome == "dead" else ()
     with store.writing("outbox") as connection:
-        if outcome == "sent":
-            rows.record_sent(connection, row, answer=answer, now=now)
-        elif outcome == "retry":
+        if outcome == "retry":
             rows.record_retry(connection, row, error=answer, at=now + wait, now=now)
         else:
-            rows.record_dead(connection, row, error=answer, now=now)
+            _record(connection, row, outcome, answer, stand_ins, now=now)
+        if silent is not None:
+            rows.postpone(connection, silent, until=now + wait)
     if outcome != "sent":
         log.warning("notification %s to channel %s: %s: %s", row.key, channel, outcome, answer)
     return Delivery(row.key, row.receiver, title, outcome, answer)
 
 
+def _record(
+    connection: Connection, row: OutboxRow, outcome: str, answer: str, stand_ins: Sequence[str], *, now: datetime
+) -> None:
+    """Close a row that was sent or given up, and tell those who stand in for its receiver."""
+    if outcome == "sent":
+        if rows.record_sent(connection, row, answer=answer, now=now) and row.reason == "all_resolved":
+            rows.forward(connection, row, row.payload, rows.forwarded_to(connection, row), now=now)
+    elif rows.record_dead(connection, row, error=answer, now=now):
+        told = rows.forwarded_to(connection, row).union(stand_ins)
+        rows.forward(connection, row, _undelivered(row, row.receiver.partition(":")[0]), told, now=now)
+
+
+def _undelivered(row: OutboxRow, channel: str) -> dict[str, Any]:
+    """The payload with a word for those who stand in. The address stays out: it may be a phone number."""
+    notice = Notice.from_json(row.payload)
+    texts = dict(notice.rule.annotations)
+    texts["summary"] = f"[{channel} did not take this message] {texts.get('summary', '')}".strip()
+    texts["summary_zh"] = f"【渠道 {channel} 未能送达,转发】{texts.get('summary_zh', '')}"
+    return replace(notice, rule=replace(notice.rule, annotations=texts), mentions=()).to_json()
+
+
 def _message(store: Store, row: OutboxRow, words: Wording) -> Message:
     """The message, with what has changed since it was queued: a late message must not read like news."""
     notice = Notice.from_json(row.payload)
+    words = replace(words, locale=notice.language) if notice.language else words
     firing = [one for one in notice.slices if one.change in ("new", "escalated", "ongoing")]
     with store.reading() as connection:
         current = alert_rows.instances_by_key(connection, [one.instance for one in firing])

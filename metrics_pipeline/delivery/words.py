@@ -21,6 +21,11 @@ WORDS: Final[dict[str, dict[Locale, str]]] = {
     "reason.all_resolved": {"zh": "全部恢复", "en": "all resolved"},
     "reason.cancelled": {"zh": "规则已停用", "en": "the rule was retired"},
     "reason.repeat": {"zh": "重复提醒", "en": "reminder"},
+    "reason.unacknowledged": {"zh": "无人确认，升级通知", "en": "nobody acknowledged it"},
+    "reason.flapping": {"zh": "报警反复，此后仅见汇总", "en": "comes and goes; further changes in digests"},
+    "reason.digest": {"zh": "汇总：因限流或反复而暂缓的报警", "en": "digest of what was held back"},
+    "digest": {"zh": "汇总", "en": "DIGEST"},
+    "incident": {"zh": "同一事件", "en": "One incident"},
     "what": {"zh": "指标", "en": "Metric"},
     "rule": {"zh": "规则", "en": "Rule"},
     "period": {"zh": "时段", "en": "Period"},
@@ -48,6 +53,7 @@ WORDS: Final[dict[str, dict[Locale, str]]] = {
     "tier.yellow": {"zh": "黄", "en": "yellow"},
     "all": {"zh": "全部", "en": "total"},
     "missing": {"zh": "无", "en": "none"},
+    "truncated": {"zh": "……（已截断）", "en": "… (cut)"},
 }
 
 DIMENSIONS: Final[dict[str, dict[Locale, str]]] = {

@@ -77,6 +77,7 @@ class Recorder:
 
     def __init__(self, *answers: str | Exception, name: str = "file") -> None:
         self.name = name
+        self.limit: int | None = None
         self.answers = list(answers)
         self.sent: list[tuple[str, Message]] = []
 

@@ -1,5 +1,6 @@
 import pytest
 
+from tests.delivery.vendor_stub import VendorStub
 from tests.store.databases import postgres_store, sqlite_store
 
 
@@ -8,3 +9,10 @@ def store(request, tmp_path):
     """The same test on both databases."""
     with sqlite_store(tmp_path) if request.param == "sqlite" else postgres_store() as opened:
         yield opened
+
+
+@pytest.fixture
+def stub():
+    """The vendors, on a port of this machine."""
+    with VendorStub() as vendors:
+        yield vendors

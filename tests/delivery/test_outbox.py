@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from metrics_pipeline.alerts import apply_verdicts
 from metrics_pipeline.alerts.listing import notifications
-from metrics_pipeline.delivery.channels import TemporaryFailure
+from metrics_pipeline.delivery.channels import RateLimited, TemporaryFailure
 from metrics_pipeline.delivery.outbox import LEASE, Backoff, deliver_due
 from metrics_pipeline.store import outbox as rows
 from metrics_pipeline.store.tables import deliveries, metadata
@@ -89,6 +89,29 @@ def test_a_permanent_error_is_a_dead_letter_with_its_answer(store):
     assert deliver_due(store, {"file": Recorder()}, now=NOW).sent == 1
 
 
+def test_a_dead_letter_goes_to_those_who_stand_in_and_so_does_its_end(store):
+    breach(store, receivers=("bot:13800001111",))
+    channels = {"file": Recorder(), "bot": Recorder(PERMANENT, name="bot")}
+    report = deliver_due(store, channels, now=NOW, fallback=lambda: ["file", "bot:13800001111"])
+    assert [one.outcome for one in report.attempts] == ["dead", "sent"]
+    [(_, message)] = channels["file"].sent
+    assert "bot did not take this message" in message.text
+    assert "13800001111" not in message.text
+    later = NOW + timedelta(days=1)
+    apply_verdicts(store, [make_verdict("ok", 1)], CARDS, receivers=("bot:13800001111",), now=later)
+    deliver_due(store, channels, now=later, fallback=lambda: ["file"])
+    assert [one.notice.reason for _, one in channels["bot"].sent] == ["all_resolved"]
+    assert [one.notice.reason for _, one in channels["file"].sent] == ["first", "all_resolved"]
+    assert deliver_due(store, channels, now=later).attempts == ()
+
+
+def test_what_was_forwarded_is_not_forwarded_again(store):
+    breach(store, receivers=("bot",))
+    channels = {"bot": Recorder(PERMANENT, name="bot"), "other": Recorder(PERMANENT, name="other")}
+    report = deliver_due(store, channels, now=NOW, fallback=lambda: ["other"])
+    assert [one.outcome for one in report.attempts] == ["dead", "dead"]
+
+
 def test_temporary_errors_for_two_days_become_a_dead_letter(store):
     breach(store)
     now = NOW + timedelta(days=2)
@@ -101,6 +124,30 @@ def test_the_other_side_may_ask_for_a_longer_wait(store):
     failure = TemporaryFailure("rate limited", retry_after=timedelta(minutes=20))
     deliver_due(store, {"file": Recorder(failure)}, now=NOW)
     assert notifications(store)[0].next_attempt_at == NOW + timedelta(minutes=20)
+
+
+def test_a_rate_limit_silences_the_channel_and_nobody_else(store):
+    breach(store, rules=("refund_rate_surge", "b"), receivers=("bot", "bot:ann", "file"))
+    limit = RateLimited("130101 send too fast", retry_after=timedelta(minutes=10))
+    channels = {"bot": Recorder(limit, name="bot"), "file": Recorder()}
+    report = deliver_due(store, channels, now=NOW)
+    assert (report.sent, report.retried, report.waiting) == (2, 1, 4)
+    assert deliver_due(store, channels, now=NOW + timedelta(minutes=9)).attempts == ()
+    assert deliver_due(store, channels, now=NOW + timedelta(minutes=10)).sent == 4
+
+
+def test_a_limit_of_one_phone_silences_that_phone_only(store):
+    breach(store, rules=("refund_rate_surge", "b"), receivers=("sms:1", "sms:2"))
+    limit = RateLimited("one message in 30 s", retry_after=timedelta(seconds=30), only_address=True)
+    report = deliver_due(store, {"sms": Recorder(limit, name="sms")}, now=NOW)
+    assert (report.sent, report.retried, report.waiting) == (2, 1, 2)
+
+
+def test_a_rate_limit_never_waits_longer_than_it_asks(store):
+    breach(store)
+    channel = Recorder(*[RateLimited("slow down", retry_after=timedelta(minutes=1)) for _ in range(8)])
+    for minute in range(8):
+        assert deliver_due(store, {"file": channel}, now=NOW + timedelta(minutes=minute)).retried == 1
 
 
 def test_a_defect_in_a_channel_stops_nobody_else(store, caplog):

@@ -23,6 +23,7 @@ class ConsoleChannel:
 
     console: Console = field(default_factory=Console)
     name: str = "console"
+    limit: int | None = None
 
     def send(self, message: Message, address: str) -> str:
         """Print the headline, the facts and the worst slices. `address` is not used."""

@@ -22,6 +22,7 @@ class FileChannel:
 
     folder: Path
     name: str = "file"
+    limit: int | None = None
 
     def send(self, message: Message, address: str) -> str:
         """Write both files atomically and return the path of the HTML. `address` is not used."""

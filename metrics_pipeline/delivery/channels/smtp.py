@@ -12,16 +12,42 @@ from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.policy import SMTP as SMTP_POLICY
 from email.utils import format_datetime
-from typing import Literal
+from pathlib import Path
+from typing import ClassVar, Literal
 from urllib.parse import unquote, urlsplit
 
+from pydantic import Field
+
 from metrics_pipeline.delivery.channels.channel import PermanentFailure, TemporaryFailure
+from metrics_pipeline.delivery.channels.configuration import ChannelSettings, EnvName, Vault
 from metrics_pipeline.delivery.messages import Message
 from metrics_pipeline.settings import SettingsError
 
 Security = Literal["starttls", "tls"]
 PORTS = {"starttls": 25, "tls": 465}
 LOCAL = ("localhost", "127.0.0.1", "::1")
+
+
+class SmtpSettings(ChannelSettings):
+    """A further mail server in `channels.yml`; METRICS_SMTP_URL needs none of this."""
+
+    required_secrets: ClassVar[tuple[str, ...]] = ("url",)
+
+    kind: Literal["smtp"] = "smtp"
+    url_env: EnvName | None = None
+    url_file: Path | None = None
+    sender: str = Field(min_length=3)
+    """`address` or `Name <address>`."""
+
+    def open(self, name: str, vault: Vault) -> SmtpChannel:
+        """The channel. Raises `SettingsError` when the secret cannot be read or is not an SMTP URL."""
+        return SmtpChannel.from_url(
+            vault.secret(self, "url"),
+            sender=self.sender,
+            name=name,
+            limit=self.limit,
+            named=str(self.url_env or self.url_file),
+        )
 
 
 @dataclass(frozen=True)
@@ -38,18 +64,28 @@ class SmtpChannel:
     """Seconds for each step of the dialogue."""
     context: ssl.SSLContext | None = None
     name: str = "smtp"
+    limit: int | None = None
 
     @classmethod
-    def from_url(cls, url: str, *, sender: str, timeout: float = 20.0) -> SmtpChannel:
-        """From `smtp://user:password@host:port` (STARTTLS) or `smtps://…` (TLS). Raises `SettingsError`."""
+    def from_url(
+        cls,
+        url: str,
+        *,
+        sender: str,
+        timeout: float = 20.0,
+        name: str = "smtp",
+        limit: int | None = None,
+        named: str = "METRICS_SMTP_URL",
+    ) -> SmtpChannel:
+        """From `smtp://user:password@host:port` (STARTTLS) or `smtps://…` (TLS). Raises `SettingsError` that says `named`."""
         expected = "expected smtp://user:password@host:port or smtps://…"
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError:
-            raise SettingsError(f"METRICS_SMTP_URL: the port is not a number; {expected}") from None
+            raise SettingsError(f"{named}: the port is not a number; {expected}") from None
         if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
-            raise SettingsError(f"METRICS_SMTP_URL: not an SMTP URL; {expected}")
+            raise SettingsError(f"{named}: not an SMTP URL; {expected}")
         security: Security = "tls" if parts.scheme == "smtps" else "starttls"
         return cls(
             host=parts.hostname,
@@ -59,6 +95,8 @@ class SmtpChannel:
             user=unquote(parts.username or ""),
             password=unquote(parts.password or ""),
             timeout=timeout,
+            name=name,
+            limit=limit,
         )
 
     def send(self, message: Message, address: str) -> str:
