@@ -6,34 +6,42 @@ a verb needs it, so that `metrics --help` answers at once. Results go to standar
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from metrics_pipeline import cli_alerts, cli_channels, cli_routes, cli_rules, cli_silences
+from metrics_pipeline.cli_alerts import alert_row, message_row
+from metrics_pipeline.cli_output import PROBLEM, JsonOption
+from metrics_pipeline.cli_output import console as _console
+from metrics_pipeline.cli_output import fail as _fail
+from metrics_pipeline.cli_output import nearest as _nearest
+from metrics_pipeline.cli_output import opened_store as _store
+from metrics_pipeline.cli_output import parse_day as _day
+from metrics_pipeline.cli_output import print_json as _json
+from metrics_pipeline.cli_output import print_table as _table
+from metrics_pipeline.cli_output import say as _say
+from metrics_pipeline.cli_output import show_value as _shown
+from metrics_pipeline.cli_output import steps as _steps
+from metrics_pipeline.cli_output import usage as _usage
 from metrics_pipeline.settings import PROJECT_ROOT, Settings, SettingsError, load_settings, write_installation
 
 if TYPE_CHECKING:
     from metrics_pipeline.orchestration.operations import NightReport
     from metrics_pipeline.sources.source import Source
     from metrics_pipeline.warehouse.load import LoadReport
-
-PROBLEM = 1
-USAGE = 2
-LAST_WORDS = {"red": "bold red", "yellow": "yellow", "ok": "green"}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,12 +50,14 @@ app = typer.Typer(
     help="Metric alerting for e-commerce: a governed metric pyramid, judged every night.",
     epilog="Start with: [bold]metrics demo[/bold]",
 )
-rules_app = typer.Typer(no_args_is_help=True, help="Alert rules: check them, try them on history.")
-alerts_app = typer.Typer(invoke_without_command=True, help="Alerts: what fires, what happened, what was sent.")
-app.add_typer(rules_app, name="rules")
-app.add_typer(alerts_app, name="alerts")
+app.add_typer(cli_rules.app, name="rules")
+app.add_typer(cli_alerts.app, name="alerts")
+app.add_typer(cli_alerts.orders_app, name="orders")
+app.add_typer(cli_channels.app, name="channels")
+app.add_typer(cli_routes.app, name="routes")
+app.add_typer(cli_silences.app, name="silences")
+cli_silences.add_to_alerts(cli_alerts.app)
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 DayOption = Annotated[str | None, typer.Option("--day", metavar="YYYY-MM-DD", help="Default: the newest whole day.")]
 FromOption = Annotated[str | None, typer.Option("--from", metavar="YYYY-MM-DD", help="First day.")]
 ToOption = Annotated[str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="Last day, inclusive.")]
@@ -57,12 +67,12 @@ ToOption = Annotated[str | None, typer.Option("--to", metavar="YYYY-MM-DD", help
 
 
 @app.command(
-    epilog="Examples: [bold]metrics demo[/bold] · [bold]metrics demo --no-ui --scale 0.2[/bold] · "
+    epilog="Examples: [bold]metrics demo[/bold] · [bold]metrics demo --no-ui --scale 2[/bold] · "
     "[bold]METRICS_HOME=/tmp/shop metrics demo[/bold]"
 )
 def demo(
     days: Annotated[int, typer.Option(min=40, max=3000, help="Days of history, the last one is yesterday.")] = 400,
-    scale: Annotated[float, typer.Option(help="1 is about 1,250 orders a day.")] = 1.0,
+    scale: Annotated[float, typer.Option(help="1 is about 1,250 orders a day.")] = 0.5,
     seed: Annotated[int, typer.Option(help="The same seed gives the same shop.")] = 20251111,
     ui: Annotated[bool, typer.Option("--ui/--no-ui", help="Open the Dagster UI afterwards.")] = True,
     as_json: JsonOption = False,
@@ -82,7 +92,9 @@ def demo(
     with _steps("Simulating a shop") as (tell, total):
         with _timed(times, "simulate"):
             from metrics_pipeline.sources.simulator import simulate
+            from metrics_pipeline.warehouse.transform import ensure_manifest
 
+            preparing = ThreadPoolExecutor(1).submit(ensure_manifest, settings)  # does not need the data
             simulate(
                 settings.source_dir,
                 seed=seed,
@@ -97,6 +109,7 @@ def demo(
             from metrics_pipeline.orchestration.operations import run_backfill, run_nightly
             from metrics_pipeline.orchestration.resources import Project
 
+            preparing.result()
             project = Project.open(settings)
         with open_instance(settings) as instance:
             with _timed(times, "history"):
@@ -333,240 +346,6 @@ def value(  # noqa: PLR0917 - options of a command
         _say("No values in these days; `metrics doctor` says how far the published version reaches.")
 
 
-# -- rules ---------------------------------------------------------------------------------------------------------
-
-
-@rules_app.command(
-    "lint", epilog="Examples: [bold]metrics rules lint[/bold] · [bold]metrics rules lint my_rules/[/bold]"
-)
-def rules_lint(
-    directory: Annotated[Path | None, typer.Argument(help="Folder of rule files; default: the installation's.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Check every rule file; print all problems at once."""
-    from metrics_pipeline.library.catalogue import Catalogue
-    from metrics_pipeline.rules.load import load_rules
-
-    settings = load_settings()
-    folder = (directory or settings.rules_dir).resolve()
-    found = load_rules(folder, Catalogue.read(settings.dbt_project_dir))
-    if as_json:
-        _json(
-            {
-                "rules": [rule.id for rule in found.rules],
-                "problems": [
-                    {
-                        "file": str(one.file),
-                        "line": one.line,
-                        "rule": one.rule,
-                        "message": one.message,
-                        "mend": one.mend,
-                    }
-                    for one in found.problems
-                ],
-            }
-        )
-    else:
-        for problem in found.problems:
-            typer.echo(str(problem))
-        typer.echo(f"{len(found.rules)} rules, {len(found.problems)} problems in {folder}")
-    if found.problems:
-        raise typer.Exit(PROBLEM)
-
-
-@rules_app.command("schema", epilog="Example: [bold]metrics rules schema > rules.schema.json[/bold]")
-def rules_schema() -> None:
-    """Print the JSON Schema of a rule file, for editors."""
-    from metrics_pipeline.rules.model import rule_schema
-
-    _json(rule_schema())
-
-
-@rules_app.command(
-    "replay",
-    epilog="Examples: [bold]metrics rules replay --from 2026-06-01 --to 2026-11-20[/bold] · "
-    "[bold]metrics rules replay --from 2026-01-01 --to 2026-11-20 --rule gmv_drop --labels labels.jsonl[/bold]",
-)
-def rules_replay(  # noqa: PLR0917 - options of a command
-    first: Annotated[str, typer.Option("--from", metavar="YYYY-MM-DD", help="First day.")],
-    last: Annotated[str, typer.Option("--to", metavar="YYYY-MM-DD", help="Last day, inclusive.")],
-    rule: Annotated[list[str] | None, typer.Option("--rule", help="Only this rule; may be given again.")] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="Known incidents (JSON Lines), to score precision and recall.")
-    ] = None,
-    list_alerts: Annotated[bool, typer.Option("--alerts", help="Also list every alert.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Run rules over published history: when would they have fired, how often, how well."""
-    from metrics_pipeline.detection.promotions import load_promotions, markets_of
-    from metrics_pipeline.library.catalogue import Catalogue
-    from metrics_pipeline.rules.load import load_rules
-    from metrics_pipeline.rules.replay import read_labels, replay
-    from metrics_pipeline.warehouse.read import Published
-
-    settings = load_settings()
-    start, end = _day(first, "--from"), _day(last, "--to")
-    assert start is not None
-    assert end is not None
-    if end < start:
-        _usage(f"the days end ({end}) before they begin ({start})")
-    ruleset = load_rules(settings.rules_dir, Catalogue.read(settings.dbt_project_dir))
-    known = {one.id: one for one in ruleset.rules}
-    for name in rule or ():
-        if name not in known:
-            _usage(f"there is no rule {name!r}{_nearest(name, known)}")
-    chosen = [known[name] for name in rule] if rule else list(ruleset.rules)
-    published = Published.open(settings.published_dir)
-    with _steps(f"Replaying {len(chosen)} rules"):
-        result = replay(
-            published,
-            chosen,
-            start,
-            end + timedelta(days=1),
-            promotions=load_promotions(
-                settings.dbt_project_dir / "seeds" / "promotion_calendar.csv",
-                markets_of(settings.installation.timezone),
-            ),
-            labels=read_labels(labels) if labels else (),
-        )
-    rows = [
-        {
-            "rule": one.rule,
-            "judged": one.judged,
-            "yellow": one.yellow,
-            "red": one.red,
-            "episodes": one.episodes,
-            "per week": round(one.firings_per_week, 2),
-            "worst": f"{one.worst.member} {one.worst.worst_period:%Y-%m-%d}" if one.worst else "",
-        }
-        for one in result.rules
-    ]
-    scores = [
-        {
-            "by": one.by,
-            "name": one.name,
-            "incidents": one.incidents,
-            "found": one.found,
-            "recall": _share(one.recall),
-            "episodes": one.episodes,
-            "precision": _share(one.precision),
-            "delay days": one.median_delay_days,
-        }
-        for one in result.scores
-    ]
-    alerts = [
-        {
-            "fired": f"{one.fired_at:%Y-%m-%d %H:%M}".removesuffix(" 00:00"),
-            "tier": one.tier,
-            "rule": one.rule,
-            "slice": one.member,
-            "until": f"{one.last_breach:%Y-%m-%d %H:%M}".removesuffix(" 00:00"),
-            "worst": one.worst_value,
-            "expected": one.worst_baseline,
-        }
-        for one in result.episodes
-    ]
-    if as_json:
-        _json(
-            {
-                "rules": rows,
-                "scores": scores,
-                "alerts": alerts,
-                "messages_per_day": result.median_messages_per_day,
-                "errors": dict(result.errors),
-            }
-        )
-        return
-    _table(
-        f"{start} to {end}, median {result.median_messages_per_day:g} messages a day",
-        rows,
-        numbers=("judged", "yellow", "red", "episodes", "per week"),
-    )
-    if list_alerts:
-        _table("Alerts", alerts, numbers=("worst", "expected"))
-    if scores:
-        _table(
-            "Against the labels",
-            scores,
-            numbers=("incidents", "found", "recall", "episodes", "precision", "delay days"),
-        )
-    for name, error in result.errors.items():
-        typer.echo(f"{name}: {error}", err=True)
-    if result.errors:
-        raise typer.Exit(PROBLEM)
-
-
-# -- alerts --------------------------------------------------------------------------------------------------------
-
-
-@alerts_app.callback()
-def alerts(context: typer.Context) -> None:
-    """Alerts: what fires, what happened, what was sent. Without a verb: list."""
-    if context.invoked_subcommand is None:
-        alerts_list(as_json=False)
-
-
-@alerts_app.command("list", epilog="Example: [bold]metrics alerts list --json[/bold]")
-def alerts_list(
-    rule: Annotated[str | None, typer.Option(help="Only of this rule.")] = None, as_json: JsonOption = False
-) -> None:
-    """What fires now, red first."""
-    from metrics_pipeline.alerts.listing import current_alerts
-
-    with _store() as store:
-        found = current_alerts(store, rule=rule)
-    if as_json:
-        _json([one.as_json() for one in found])
-        return
-    _table("Firing now", [_alert_row(one) for one in found], numbers=("value",))
-
-
-@alerts_app.command("history", epilog="Example: [bold]metrics alerts history --rule refund_rate_surge[/bold]")
-def alerts_history(
-    rule: Annotated[str | None, typer.Option(help="Only of this rule.")] = None,
-    limit: Annotated[int, typer.Option(min=1)] = 50,
-    as_json: JsonOption = False,
-) -> None:
-    """Changes of state, the newest first."""
-    from metrics_pipeline.alerts.listing import alert_history
-
-    with _store() as store:
-        found = alert_history(store, rule=rule, limit=limit)
-    if as_json:
-        _json([one.as_json() for one in found])
-        return
-    _table(
-        "Changes of state",
-        [
-            {
-                "period": f"{one.period:%Y-%m-%d %H:%M}",
-                "alert": one.instance,
-                "from": f"{one.from_state} {one.from_tier}".removesuffix(" none"),
-                "to": f"{one.to_state} {one.to_tier}".removesuffix(" none"),
-                "reason": one.reason,
-            }
-            for one in found
-        ],
-    )
-
-
-@alerts_app.command("messages", epilog="Example: [bold]metrics alerts messages --rule gmv_drop[/bold]")
-def alerts_messages(
-    rule: Annotated[str | None, typer.Option(help="Only of this rule.")] = None,
-    limit: Annotated[int, typer.Option(min=1)] = 50,
-    as_json: JsonOption = False,
-) -> None:
-    """Notifications and how their delivery stands, the newest first."""
-    from metrics_pipeline.alerts.listing import notifications
-
-    with _store() as store:
-        found = notifications(store, rule=rule, limit=limit)
-    if as_json:
-        _json([one.as_json() for one in found])
-        return
-    _table("Messages", [_message_row(one) for one in found])
-
-
 # -- doctor --------------------------------------------------------------------------------------------------------
 
 
@@ -591,80 +370,7 @@ def doctor(as_json: JsonOption = False) -> None:
         raise typer.Exit(PROBLEM)
 
 
-# -- output --------------------------------------------------------------------------------------------------------
-
-
-def _console() -> Console:
-    width = (
-        None
-        if sys.stdout.isatty()
-        else max(80, min(120, int(os.get_terminal_size(0).columns) if _has_terminal() else 110))
-    )
-    return Console(width=width, highlight=False, soft_wrap=False)
-
-
-def _has_terminal() -> bool:
-    try:
-        os.get_terminal_size(0)
-    except OSError:
-        return False
-    return True
-
-
-def _say(text: str) -> None:
-    _console().print(text)
-
-
-def _json(data: Any) -> None:
-    typer.echo(json.dumps(data, ensure_ascii=False, indent=2, default=str))
-
-
-def _table(title: str, rows: Sequence[Mapping[str, Any]], *, numbers: Iterable[str] = ()) -> None:
-    if not rows:
-        _say(f"{title}: nothing.")
-        return
-    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False, box=None)
-    shown = [name for name in rows[0] if any(row.get(name) not in (None, "") for row in rows)]
-    right = set(numbers)
-    for name in shown:
-        table.add_column(name, justify="right" if name in right else "left", overflow="fold", header_style="dim")
-    for row in rows:
-        table.add_row(*(Text(_shown(row.get(name)), style=LAST_WORDS.get(str(row.get(name)), "")) for name in shown))
-    _console().print(table)
-
-
-def _shown(item: Any) -> str:
-    if item is None:
-        return ""
-    if isinstance(item, bool):
-        return str(item).lower()
-    if isinstance(item, int):
-        return f"{item:,}"
-    if isinstance(item, float):
-        return f"{item:,.0f}" if abs(item) >= 1000 else f"{item:.4g}"
-    return str(item)
-
-
-@contextmanager
-def _steps(title: str) -> Iterator[tuple[Callable[[str], None], Callable[[float, str], None]]]:
-    """A progress line on standard error: `tell` names the step, `total` sets the share done."""
-    # A descriptor of its own: runs silence 1 and 2 while they execute.
-    with os.fdopen(os.dup(2), "w") as stream:
-        console = Console(file=stream, force_terminal=None)
-        with Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        ) as progress:
-            task = progress.add_task(title, total=None)
-            yield (
-                lambda text: progress.update(task, description=text, total=None),
-                lambda share, text: progress.update(task, description=text, total=1.0, completed=share),
-            )
+# -- progress ------------------------------------------------------------------------------------------------------
 
 
 _STEP_NAMES = {
@@ -742,8 +448,8 @@ def _print_night(
         typer.echo(f"The run {report.run.run_id} failed; start it again when it is mended: nothing is lost.", err=True)
         return
     if report.delivery is not None:
-        _table(f"What fires after the night of {report.day}", [_alert_row(one) for one in firing], numbers=("value",))
-        _table("Messages of this night", [_message_row(one) for one in recent])
+        _table(f"What fires after the night of {report.day}", [alert_row(one) for one in firing], numbers=("value",))
+        _table("Messages of this night", [message_row(one) for one in recent])
     else:
         published = report.run.metadata.get("published/metric_values", {})
         _say(
@@ -779,44 +485,7 @@ def _tell_rejected(rejected: Mapping[str, Sequence[str]]) -> None:
             typer.echo(f"rejected: {table}: {reason}", err=True)
 
 
-def _alert_row(one: Any) -> dict[str, Any]:
-    return {
-        "tier": one.tier,
-        "rule": one.rule,
-        "slice": "total" if one.dimension == "all" else f"{one.dimension}={one.member}",
-        "since": f"{one.since_period:%Y-%m-%d}" if one.since_period else "",
-        "value": one.value,
-        "expected": one.baseline,
-        "state": one.state,
-    }
-
-
-def _message_row(one: Any) -> dict[str, Any]:
-    return {
-        "tier": one.tier,
-        "rule": one.rule,
-        "why": one.reason,
-        "to": one.receiver,
-        "state": one.state,
-        "where": _relative(one.answer or ""),
-    }
-
-
-def _relative(text: str) -> str:
-    here = str(Path.cwd()) + os.sep
-    return text.removeprefix(here)
-
-
 # -- input ---------------------------------------------------------------------------------------------------------
-
-
-def _day(text: str | None, option: str) -> date | None:
-    if text is None:
-        return None
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        _usage(f"{option} {text!r} is not a day; write it as 2026-11-11")
 
 
 def _moment(text: str | None, settings: Settings) -> datetime | None:
@@ -831,17 +500,6 @@ def _moment(text: str | None, settings: Settings) -> datetime | None:
 
 def _float(item: Any) -> float | None:
     return None if item is None or math.isnan(item) else float(item)
-
-
-def _share(item: float | None) -> float | None:
-    return None if item is None else round(item, 3)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, list(known), n=3)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def _local(moment: datetime, settings: Settings) -> str:
@@ -862,27 +520,6 @@ def _not_over_another(settings: Settings, source: str) -> None:
                 f"{settings.home} already holds source {former}; choose another folder with METRICS_HOME, "
                 "or remove this one"
             )
-
-
-@contextmanager
-def _store(settings: Settings | None = None) -> Iterator[Any]:
-    from metrics_pipeline.store import open_store
-
-    store = open_store(settings or load_settings())
-    try:
-        yield store
-    finally:
-        store.close()
-
-
-def _usage(message: str) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(USAGE)
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(PROBLEM)
 
 
 def _serve(settings: Settings, port: int) -> None:
@@ -949,10 +586,11 @@ def main() -> None:
 
 def _is_known_input(error: Exception) -> bool:
     from metrics_pipeline.detection.promotions import CalendarError
+    from metrics_pipeline.detection.references import ReferenceFileError
     from metrics_pipeline.rules.replay import LabelError
     from metrics_pipeline.sources.contract import ContractError
 
-    return isinstance(error, CalendarError | LabelError | ContractError)
+    return isinstance(error, CalendarError | ReferenceFileError | LabelError | ContractError)
 
 
 if __name__ == "__main__":

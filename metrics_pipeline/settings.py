@@ -75,6 +75,8 @@ class Settings(BaseModel):
     """Language of messages: zh or en (the other language follows in every message where room allows)."""
     ui_url: str = "http://127.0.0.1:3000"
     """Where links in messages point: the Dagster UI."""
+    heartbeat_url: SecretStr | None = None
+    """Called every few minutes while alerting works; whoever answers there alarms when the calls stop. None = off."""
     smtp_url: SecretStr | None = None
     """`smtp://user:password@host:port` or `smtps://…`; None = the email channel is off."""
     email_from: str = "metrics@localhost"
@@ -117,6 +119,11 @@ class Settings(BaseModel):
         return self.home / "messages"
 
     @property
+    def channels_file(self) -> Path:
+        """The channels of this installation (docs/channels.md)."""
+        return self.home / "channels.yml"
+
+    @property
     def database_url(self) -> str:
         if self.store_url is not None:
             return self.store_url.get_secret_value()
@@ -135,6 +142,7 @@ _ENV = {
     "METRICS_DISTINCT": "distinct_counts",
     "METRICS_LOCALE": "locale",
     "METRICS_UI_URL": "ui_url",
+    "METRICS_HEARTBEAT_URL": "heartbeat_url",
     "METRICS_SMTP_URL": "smtp_url",
     "METRICS_EMAIL_FROM": "email_from",
     "METRICS_EMAIL_TO": "email_to",
@@ -161,6 +169,25 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         raise SettingsError(
             "; ".join(f"{variables.get(str(e['loc'][0]), e['loc'][0])}: {e['msg']}" for e in error.errors())
         ) from None
+
+
+def read_secret(*, env: str | None = None, file: Path | None = None, environ: Mapping[str, str] | None = None) -> str:
+    """The secret in an environment variable, or in a file without its last line end.
+
+    Raises `SettingsError` naming the variable or the file when it is empty or not there.
+    """
+    if file is not None:
+        try:
+            value = file.read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            raise SettingsError(f"{file}: this file of a secret cannot be read; write the secret into it") from None
+        if not value:
+            raise SettingsError(f"{file}: this file of a secret is empty; write the secret into it")
+        return value
+    value = ((os.environ if environ is None else environ).get(env or "") or "").strip()
+    if not value:
+        raise SettingsError(f"the environment variable {env} is not set; set it where the pipeline is started")
+    return value
 
 
 def read_installation(home: Path) -> Installation:

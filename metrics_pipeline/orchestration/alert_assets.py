@@ -8,15 +8,13 @@ rebuilds and judges the same days again.
 from typing import Any
 
 import dagster as dg
-import pyarrow.compute as pc
 
 from metrics_pipeline.alerts.apply import AppliedReport, apply_verdicts, retire_rules
-from metrics_pipeline.alerts.verdict import verdicts_of_columns
-from metrics_pipeline.delivery.channels import receivers_from
 from metrics_pipeline.orchestration.instance import WRITER_POOL
 from metrics_pipeline.orchestration.judging import Judgement, cards, judge, series_of
 from metrics_pipeline.orchestration.keys import EVALUATIONS_KEY, HOURLY, OUTBOX_KEY, SILENT_TAG
 from metrics_pipeline.orchestration.resources import Project
+from metrics_pipeline.routing.load import routing_of
 from metrics_pipeline.rules.load import RuleSet
 from metrics_pipeline.store import open_store
 from metrics_pipeline.warehouse.build import connect_build
@@ -42,7 +40,7 @@ def build_outbox_asset(project: Project) -> dg.AssetsDefinition:
         judgement = judge(project, tags, run_id=context.run_id)
         is_hourly = tags.get("metrics/kind") == HOURLY
         silent = tags.get(SILENT_TAG) == "true" or DAGSTER_BACKFILL_TAG in tags
-        report = apply_judgement(project, judgement, silent=silent)
+        report = apply_judgement(project, judgement, silent=silent, run_id=context.run_id)
         if not is_hourly:  # an hourly run leaves the daily tables as they were
             forget_published(project, judgement)
         return dg.MaterializeResult(metadata=_metadata(report, silent=silent))
@@ -50,22 +48,19 @@ def build_outbox_asset(project: Project) -> dg.AssetsDefinition:
     return outbox
 
 
-def apply_judgement(project: Project, judgement: Judgement, *, silent: bool) -> AppliedReport:
+def apply_judgement(project: Project, judgement: Judgement, *, silent: bool, run_id: str = "") -> AppliedReport:
     """Apply the verdicts of a run to the alerts; a second time changes nothing."""
-    table = judgement.evaluations.table.drop_columns(["severity"])
-    # A verdict that says nothing about a slice that has no alert would only fill the store.
-    table = table.filter(pc.field("reason") != "absent")
-    verdicts = verdicts_of_columns(table.to_pydict())
     now = project.now()
+    routing = routing_of(project.settings)
     store = open_store(project.settings)
     try:
         if (rules := rules_there_are(project.ruleset)) is not None:
-            retire_rules(store, rules, now=now)
+            retire_rules(store, rules, now=now, run_id=run_id, receivers=routing)
         return apply_verdicts(
             store,
-            verdicts,
+            judgement.evaluations.table,
             cards(project),
-            receivers=receivers_from(project.settings),
+            receivers=routing,
             now=now,
             silent=silent,
             series=lambda keys: series_of(project, judgement, keys),
@@ -94,6 +89,7 @@ def _metadata(report: AppliedReport, *, silent: bool) -> dict[str, Any]:
         "repeated": report.repeated,
         "opened": report.opened,
         "closed": report.closed,
+        "work_orders": len(report.orders),
         "firing_red": report.firing.get("red", 0),
         "firing_yellow": report.firing.get("yellow", 0),
         "messages": len(report.notifications),

@@ -9,16 +9,16 @@ from datetime import timedelta
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliResource, dbt_assets
+from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_assets
+from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
 from dagster_dbt.dbt_manifest import validate_manifest
-from dagster_dbt.errors import DagsterDbtCliRuntimeError
 
 from metrics_pipeline.library.catalogue import Catalogue, Metric
 from metrics_pipeline.orchestration.instance import WRITER_POOL
 from metrics_pipeline.orchestration.keys import ARRIVALS_KEY
 from metrics_pipeline.orchestration.partitions import daily_partitions, hourly_partitions, window_of
-from metrics_pipeline.orchestration.resources import Project, process_environment
-from metrics_pipeline.warehouse.transform import dbt_arguments, dbt_environment
+from metrics_pipeline.orchestration.resources import Project
+from metrics_pipeline.warehouse.transform import DbtError, dbt_arguments, dbt_environment, stream_dbt
 from metrics_pipeline.warehouse.window import Window
 
 HOURLY_SUFFIX = "_hourly"
@@ -33,6 +33,7 @@ class PyramidTranslator(DagsterDbtTranslator):
     def __init__(self, catalogue: Catalogue) -> None:
         super().__init__(DagsterDbtTranslatorSettings(enable_asset_checks=True, enable_source_metadata=False))
         self._catalogue = catalogue
+        self._specs: dict[str, dg.AssetSpec] = {}
 
     def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
         """The layer and the model's name; of an hourly model the metric's id."""
@@ -103,7 +104,15 @@ class PyramidTranslator(DagsterDbtTranslator):
         return metric.version if metric is not None else super().get_code_version(dbt_resource_props)
 
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: Any) -> dg.AssetSpec:
-        """The spec with the metric's freshness policy; hourly cubes also follow what arrived in the hour."""
+        """The spec with the metric's freshness policy; hourly cubes also follow what arrived in the hour.
+
+        Made once for each resource: definitions and every event of a run ask for it again.
+        """
+        if unique_id not in self._specs:
+            self._specs[unique_id] = self._spec(manifest, unique_id, project)
+        return self._specs[unique_id]
+
+    def _spec(self, manifest: Mapping[str, Any], unique_id: str, project: Any) -> dg.AssetSpec:
         spec = super().get_asset_spec(manifest, unique_id, project)
         props = self.get_resource_props(manifest, unique_id)
         if _layer(props) == "cubes" and str(props["name"]).endswith(HOURLY_SUFFIX):
@@ -156,9 +165,9 @@ def build_dbt_assets(project: Project) -> list[dg.AssetsDefinition]:
         retry_policy=RETRY,
         pool=WRITER_POOL,
     )
-    def dbt_daily(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
+    def dbt_daily(context: dg.AssetExecutionContext) -> Iterator[Any]:
         window = project.window(window_of(context.partition_key_range, context.run.tags))
-        yield from _build(context, dbt, project, translator, window)
+        yield from _build(context, project, translator, window)
 
     @dbt_assets(
         manifest=manifest,
@@ -170,9 +179,9 @@ def build_dbt_assets(project: Project) -> list[dg.AssetsDefinition]:
         retry_policy=RETRY,
         pool=WRITER_POOL,
     )
-    def dbt_hourly(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
+    def dbt_hourly(context: dg.AssetExecutionContext) -> Iterator[Any]:
         window = window_of(context.partition_key_range, context.run.tags)
-        yield from _build(context, dbt, project, translator, window, select=hourly_select)
+        yield from _build(context, project, translator, window, select=hourly_select)
 
     return [dbt_daily, dbt_hourly]
 
@@ -201,14 +210,13 @@ def stored_ancestors(manifest: Mapping[str, Any], names: Sequence[str]) -> list[
 
 def _build(
     context: dg.AssetExecutionContext,
-    dbt: DbtCliResource,
     project: Project,
     translator: PyramidTranslator,
     window: Window,
     *,
     select: str | None = None,
 ) -> Iterator[Any]:
-    """One dbt process for the window; yields the events of the selected assets.
+    """One dbt run for the window; yields the events of the selected assets.
 
     A whole run builds `select` (default: the whole project), which is more than the definition's own assets: the
     hourly tables with the daily ones, so that late rows reach them in the same dbt start. What is not this
@@ -216,20 +224,23 @@ def _build(
     """
     context.log.info(f"dbt window: {window.start} to {window.until} (exclusive), {window.days} days")
     manifest = validate_manifest(project.manifest_path)
-    target = project.settings.dbt_target_dir
-    with process_environment(dbt_environment(project.settings, window)):
-        if context.is_subset:
-            invocation = dbt.cli(dbt_arguments(project.settings, window), context=context, target_path=target)
-        else:
-            arguments = dbt_arguments(project.settings, window, select)
-            invocation = dbt.cli(arguments, manifest=manifest, dagster_dbt_translator=translator, target_path=target)
     selected = context.selected_asset_keys
+    chosen: str | Sequence[str] | None = select
+    if context.is_subset:
+        chosen = [
+            f"fqn:{'.'.join(node['fqn'])}"
+            for unique_id, node in manifest["nodes"].items()
+            if node["resource_type"] in {"model", "seed"} and _key(manifest, translator, unique_id) in selected
+        ]
+    arguments = dbt_arguments(project.settings, window, chosen)
     try:
-        for message in invocation.stream_raw_events():
-            unique_id = message.raw_event["data"].get("node_info", {}).get("unique_id")
+        for raw in stream_dbt(project.settings, arguments, dbt_environment(project.settings, window)):
+            print(raw["info"]["msg"])  # the run's own log in the UI
+            unique_id = raw["data"].get("node_info", {}).get("unique_id")
+            message = DbtCoreCliEventMessage(raw_event=raw, event_history_metadata={})
             if not unique_id or not message.is_result_event:
                 continue
-            for event in message.to_default_asset_events(manifest, translator, context, target):
+            for event in message.to_default_asset_events(manifest, translator, context):
                 if isinstance(event, dg.Output) and _key(manifest, translator, unique_id) not in selected:
                     context.log_event(
                         dg.AssetObservation(
@@ -240,14 +251,8 @@ def _build(
                     )
                     continue
                 yield event
-    except DagsterDbtCliRuntimeError as error:
-        if "Could not set lock on file" in str(error):
-            raise  # another process has the build file open: worth the retries
+    except DbtError as error:  # `BuildLocked` goes through: another process has the file open, worth the retries
         raise dg.Failure(str(error), allow_retries=False) from error
-    finally:
-        if invocation.process.poll() is None:  # left early: a dbt that goes on would hold the build file
-            invocation.process.terminate()
-            invocation.process.wait()
 
 
 def _key(manifest: Mapping[str, Any], translator: PyramidTranslator, unique_id: str) -> dg.AssetKey:

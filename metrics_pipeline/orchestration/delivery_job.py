@@ -12,6 +12,8 @@ import dagster as dg
 
 from metrics_pipeline.orchestration.keys import DELIVER
 from metrics_pipeline.settings import Settings
+from metrics_pipeline.store import Store
+from metrics_pipeline.store.dispatch import next_wake
 
 LIMIT = 500
 """Messages of one run; what is left keeps its place in the outbox for the next one."""
@@ -23,7 +25,7 @@ def build_delivery_job(settings: Settings) -> dg.JobDefinition:
     @dg.op(
         name="deliver",
         retry_policy=dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL),
-        description="Send what is due; each attempt is recorded in the store.",
+        description="Queue what has become due, send what is queued; each attempt is recorded in the store.",
         out=dg.Out(dg.Nothing),
     )
     def deliver(context: dg.OpExecutionContext) -> None:
@@ -32,14 +34,17 @@ def build_delivery_job(settings: Settings) -> dg.JobDefinition:
         from metrics_pipeline.store import open_store
 
         store = open_store(settings)
+        now = datetime.now(UTC)
         try:
+            due = queue_due(settings, store, now=now)
             report = deliver_due(
                 store,
                 channels_from(settings),
-                now=datetime.now(UTC),
+                now=now,
                 wording=wording_from(settings),
                 limit=LIMIT,
                 backoff=Backoff(jitter=random.random),
+                fallback=lambda: fallback_receivers(settings, now=now),
             )
         finally:
             store.close()
@@ -49,6 +54,7 @@ def build_delivery_job(settings: Settings) -> dg.JobDefinition:
         context.instance.add_run_tags(
             context.run_id,
             {
+                "metrics/due": str(len(due)),
                 "metrics/sent": str(report.sent),
                 "metrics/retry": str(report.retried),
                 "metrics/dead": str(len(report.dead)),
@@ -66,6 +72,30 @@ def build_delivery_job(settings: Settings) -> dg.JobDefinition:
         deliver()
 
     return deliver_messages
+
+
+def queue_due(settings: Settings, store: Store, *, now: datetime) -> tuple[str, ...]:
+    """Queue what time has made due: groups that waited, reminders, escalations, the ends of silences, digests.
+
+    The routing is only read when there is something: it takes a second to import.
+    """
+    with store.reading() as connection:
+        wake_at = next_wake(connection)
+    if wake_at is None or wake_at > now:
+        return ()
+    from metrics_pipeline.alerts.dispatch import dispatch_due
+    from metrics_pipeline.routing.load import routing_of
+
+    return dispatch_due(store, routing_of(settings), now=now)
+
+
+def fallback_receivers(settings: Settings, *, now: datetime) -> list[str]:
+    """Who stands in for a channel that gave a message up: the fallback of the routes, and the folder, which never fails."""
+    from metrics_pipeline.routing.load import routing_of
+
+    routing = routing_of(settings)
+    found = routing.recipients_of(routing.fallback, {"severity": "red"}, now) if routing.fallback else ()
+    return list(dict.fromkeys([*(recipient.key for recipient in found), "file"]))
 
 
 def _metadata(report: Any) -> dict[str, Any]:

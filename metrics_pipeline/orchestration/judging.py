@@ -20,14 +20,14 @@ from dagster._core.storage.tags import (
     PARTITION_NAME_TAG,
 )
 
+from metrics_pipeline.alerts.cards import cards_of
 from metrics_pipeline.alerts.notice import Point, RuleCard, Series, SeriesKey
-from metrics_pipeline.alerts.state import Policy
-from metrics_pipeline.detection.promotions import load_promotions, markets_of
 from metrics_pipeline.library.catalogue import Metric
 from metrics_pipeline.orchestration.partitions import window_of
 from metrics_pipeline.orchestration.resources import Project
 from metrics_pipeline.rules.evaluate import Evaluations, evaluate, latest_verdicts
 from metrics_pipeline.rules.model import Rule
+from metrics_pipeline.rules.seeds import read_seeds
 from metrics_pipeline.warehouse.read import Published
 from metrics_pipeline.warehouse.window import Window
 
@@ -75,6 +75,7 @@ def judge(project: Project, tags: Mapping[str, str], *, run_id: str) -> Judgemen
     window = judged_window(project, asked_window(tags, published), published)
     key = (published.version, window, run_id)
     if project.judgements.get(key) is None:
+        seeds = read_seeds(project.settings.dbt_project_dir, project.settings.installation.timezone)
         evaluations = evaluate(
             published,
             project.ruleset.rules,
@@ -83,10 +84,8 @@ def judge(project: Project, tags: Mapping[str, str], *, run_id: str) -> Judgemen
             evaluated_at=project.now(),
             run_id=run_id,
             zone=project.settings.zone,
-            promotions=load_promotions(
-                project.settings.dbt_project_dir / "seeds" / "promotion_calendar.csv",
-                markets_of(project.settings.installation.timezone),
-            ),
+            promotions=seeds.promotions,
+            references=seeds.references,
             evaluations_dir=project.settings.evaluations_dir,
         )
         project.judgements.clear()
@@ -116,7 +115,7 @@ def asset_key_of(project: Project, rule: Rule) -> AssetKey:
 
 def rule_text(rule: Rule) -> str:
     """What a rule judges, in one line."""
-    return f"{rule.metric} by {'|'.join(rule.by) or 'total'}: {rule.expr}"
+    return f"{rule.metric} by {'|'.join(rule.by) or 'total'}: {rule.observes}"
 
 
 def thresholds_text(rule: Rule) -> str:
@@ -131,32 +130,8 @@ def thresholds_text(rule: Rule) -> str:
 
 def cards(project: Project) -> dict[str, RuleCard]:
     """What people are told about each rule."""
-    return {rule.id: _card(project, rule) for rule in project.ruleset.rules}
-
-
-def _card(project: Project, rule: Rule) -> RuleCard:
-    metric = metric_of(project, rule)
-    annotations = {
-        name: str(value) for name, value in rule.annotations.model_dump(exclude_none=True).items() if value is not None
-    }
-    return RuleCard(
-        id=rule.id,
-        metric=metric.id,
-        name_zh=metric.name_zh,
-        name_en=metric.name_en,
-        unit=metric.unit,
-        currency=project.settings.installation.currency,
-        why=rule.why,
-        why_zh=rule.why_zh,
-        owner=rule.owner,
-        expression=str(rule.expr),
-        yellow_if=str(rule.yellow_if or ""),
-        red_if=str(rule.red_if or ""),
-        labels=dict(rule.labels),
-        annotations=annotations,
-        asset_key=tuple(asset_key_of(project, rule).path),
-        policy=Policy(hold=rule.hold),
-    )
+    currency = project.settings.installation.currency
+    return cards_of(project.ruleset.rules, project.catalogue.metrics, currency=currency)
 
 
 def series_of(project: Project, judgement: Judgement, keys: Sequence[SeriesKey]) -> dict[SeriesKey, Series]:

@@ -44,7 +44,6 @@ def _definitions(project: Project) -> dg.Definitions:
         asset_checks=build_rule_checks(project),
         jobs=build_jobs(hourly),
         schedules=build_schedules(project.settings),
-        resources={"dbt": project.dbt},
         executor=dg.in_process_executor,
     )
 

@@ -23,7 +23,7 @@ from metrics_pipeline.orchestration.resources import Project
 from metrics_pipeline.sources.contract import Table, load_contract
 from metrics_pipeline.sources.source import SourceError, Span
 from metrics_pipeline.warehouse.build import BuildError, BuildLocked, connect_build
-from metrics_pipeline.warehouse.expectations import ContractVerdict, validate_table, warm_up
+from metrics_pipeline.warehouse.expectations import ContractVerdict, validate_tables, warm_up
 from metrics_pipeline.warehouse.load import LoadReport, TableLoad, load, withdraw
 
 CONTRACT_CHECK = "raw_contract"
@@ -154,7 +154,7 @@ def _spec(table: Table, project: Project) -> dg.AssetSpec:
 def _verdicts(project: Project, tables: Sequence[str], span: Span) -> dict[str, ContractVerdict]:
     """The contract's verdict on each table; what failed is not complete, so that the next run loads it again."""
     with connect_build(project.settings.build_path, read_only=True) as con:
-        verdicts = {name: validate_table(con, name, span) for name in tables}
+        verdicts = validate_tables(con, tables, span)
     failed = [name for name, verdict in verdicts.items() if not verdict.success]
     if failed:
         with connect_build(project.settings.build_path) as con:

@@ -6,21 +6,13 @@ them.
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from functools import cached_property
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
 from dagster import Definitions
-from dagster_dbt import DbtCliResource
-from packaging.version import Version as PackageVersion
-from packaging.version import parse
 
 from metrics_pipeline.library.catalogue import Catalogue
 from metrics_pipeline.rules.load import RuleSet, load_rules
@@ -126,42 +118,3 @@ class Project:
         if (version := read_current(self.settings.published_dir)) is not None:
             starts.append(version.window.until)
         return Window(min(starts), asked.until)
-
-    @cached_property
-    def dbt(self) -> DbtCliResource:
-        """The dbt resource of this installation."""
-        return PreparedDbt(
-            project_dir=str(self.settings.dbt_project_dir),
-            profiles_dir=str(self.settings.dbt_project_dir),
-            dbt_executable=str(Path(sys.executable).with_name("dbt")),
-        )
-
-
-class PreparedDbt(DbtCliResource):
-    """`DbtCliResource` without what this project never uses and would pay for at each start.
-
-    The stock resource runs `dbt --version` in a process of its own and initialises the dbt adapter in the Dagster
-    process (for column metadata, which stays off: docs/architecture.md); together about 6 s.
-    """
-
-    @cached_property
-    def _cli_version(self) -> PackageVersion:
-        return parse(installed_version("dbt-core"))
-
-    def _initialize_dbt_core_adapter(self, args: Sequence[str]) -> Any:
-        return None
-
-
-@contextmanager
-def process_environment(values: Mapping[str, str]) -> Iterator[None]:
-    """The process environment with `values`, for the moment in which a child inherits it."""
-    former = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in former.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 
 from metrics_pipeline.orchestration.keys import ALERTS_SENSOR, DELIVER, OUTBOX_KEY, delivery_run_key
+from metrics_pipeline.orchestration.watchdog import build_watchdog
 from metrics_pipeline.settings import Settings
 
 EVENTS_PER_TICK = 50
@@ -36,7 +37,7 @@ def build_sensors(settings: Settings, deliver: dg.JobDefinition) -> list[Any]:
         )
         runs = dict.fromkeys(record.run_id for record in events.records if _has_messages(record))
         requests = [dg.RunRequest(run_key=delivery_run_key(run_id), tags={"metrics/after": run_id}) for run_id in runs]
-        if not requests and _has_due_rows(settings):
+        if not requests and _is_something_due(settings):
             requests = [dg.RunRequest(run_key=f"due:{int(datetime.now(UTC).timestamp()) // DUE_SECONDS}")]
         cursor = str(events.records[-1].storage_id) if events.records else context.cursor
         if not requests:
@@ -56,15 +57,11 @@ def build_sensors(settings: Settings, deliver: dg.JobDefinition) -> list[Any]:
         run = context.dagster_run
         if run.job_name == DELIVER:
             return  # its messages stay in the outbox and are retried; an alarm would wait behind them
-        from metrics_pipeline.orchestration.alarms import raise_alarm
+        from metrics_pipeline.orchestration.alarms import failed_job, raise_alarm
 
-        raise_alarm(
-            settings,
-            job=run.job_name,
-            run_id=run.run_id,
-            reason=context.failure_event.message or "the run failed",
-            now=datetime.now(UTC),
-        )
+        reason = context.failure_event.message or "the run failed"
+        alarm = failed_job(settings, job=run.job_name, run_id=run.run_id, reason=reason)
+        raise_alarm(settings, alarm, now=datetime.now(UTC))
 
     @dg.run_status_sensor(
         name="pipeline_recovered",
@@ -77,11 +74,11 @@ def build_sensors(settings: Settings, deliver: dg.JobDefinition) -> list[Any]:
     def pipeline_recovered(context: dg.RunStatusSensorContext) -> None:
         run = context.dagster_run
         if run.job_name != DELIVER:
-            from metrics_pipeline.orchestration.alarms import clear_alarm
+            from metrics_pipeline.orchestration.alarms import clear_alarm, failed_job
 
-            clear_alarm(settings, job=run.job_name, run_id=run.run_id, now=datetime.now(UTC))
+            clear_alarm(settings, failed_job(settings, job=run.job_name), now=datetime.now(UTC))
 
-    return [alerts_written, pipeline_failed, pipeline_recovered]
+    return [alerts_written, pipeline_failed, pipeline_recovered, build_watchdog(settings)]
 
 
 def _has_messages(record: dg.EventLogRecord) -> bool:
@@ -91,13 +88,17 @@ def _has_messages(record: dg.EventLogRecord) -> bool:
     return messages is None or messages.value != 0
 
 
-def _has_due_rows(settings: Settings) -> bool:
+def _is_something_due(settings: Settings) -> bool:
+    """Whether a row of the outbox has to be sent, or a group, a reminder, an escalation or a digest has become due."""
     from metrics_pipeline.store import open_store
+    from metrics_pipeline.store.dispatch import next_wake
     from metrics_pipeline.store.outbox import waiting_count
 
     store = open_store(settings)
+    now = datetime.now(UTC)
     try:
         with store.reading() as connection:
-            return waiting_count(connection, now=datetime.now(UTC)) > 0
+            wake_at = next_wake(connection)
+            return waiting_count(connection, now=now) > 0 or (wake_at is not None and wake_at <= now)
     finally:
         store.close()

@@ -16,6 +16,7 @@ import pytest
 
 from metrics_pipeline.library.catalogue import Catalogue, Metric
 from metrics_pipeline.settings import PROJECT_ROOT, Settings
+from metrics_pipeline.warehouse.transform import ensure_manifest
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("small_shop")]
 
@@ -69,6 +70,7 @@ def engine(small_shop: Settings) -> object:
     from metricflow_semantics.model.dbt_manifest_parser import parse_manifest_from_dbt_generated_manifest
     from metricflow_semantics.model.semantic_manifest_lookup import SemanticManifestLookup
 
+    ensure_manifest(small_shop)
     manifest = next(Path(small_shop.dbt_target_dir).rglob("semantic_manifest.json")).read_text("utf-8")
     client = SimpleNamespace(sql_engine_type=SqlEngine.DUCKDB, sql_plan_renderer=DuckDbSqlPlanRenderer())
     parsed = parse_manifest_from_dbt_generated_manifest(manifest_json_string=manifest)

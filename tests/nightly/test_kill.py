@@ -10,14 +10,13 @@ import json
 import os
 import random
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -142,8 +141,12 @@ def _write_rules(folder: Path) -> None:
     }
     folder.mkdir()
     group = {"name": "nightly", "rules": [{"alert": name, **common, **rule} for name, rule in RULES.items()]}
-    with (folder / "rules.yml").open("w", encoding="utf-8") as stream:
-        YAML().dump({"groups": [group]}, stream)
+    route = {"receiver": "everybody", "group_by": ["alertname"], "group_wait": "0s", "group_interval": "1s"}
+    # A second between two messages of a group: a night told late, because it was killed, says what it would have said.
+    routes = {"route": route, "receivers": [{"name": "everybody", "channels": ["file"]}]}
+    for name, content in (("rules.yml", {"groups": [group]}), ("_routes.yml", routes)):
+        with (folder / name).open("w", encoding="utf-8") as stream:
+            YAML().dump(content, stream)
 
 
 # -- phases --------------------------------------------------------------------------------------------------------
@@ -190,7 +193,7 @@ def _rows_of(settings: Settings, query: str, parameters: list[object]) -> int:
         return int(con.execute(query, parameters).fetchone()[0] or 0)
 
 
-def kill_in(shop: Shop, phase: str, *, only_parent: bool = False) -> float:
+def kill_in(shop: Shop, phase: str) -> float:
     """Start a night and kill it in that phase; returns how long after the phase was seen."""
     under_way, longest = PHASES[phase]
     since = _rows_of(shop.settings, "SELECT max(id) FROM event_logs", [])
@@ -206,7 +209,7 @@ def kill_in(shop: Shop, phase: str, *, only_parent: bool = False) -> float:
         assert process.poll() is None, f"the night ended within {wait:.2f} s of {phase}"
     finally:
         if process.poll() is None:
-            (os.kill if only_parent else os.killpg)(process.pid, signal.SIGKILL)
+            process.kill()
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
@@ -319,7 +322,7 @@ def _plain(name: str, value: Any) -> Any:
 def test_the_undisturbed_night_is_worth_comparing_with(shop: Shop) -> None:
     before, after = told(shop.pristine), told(shop.reference)
     new = [message for message in after["messages"] if message not in before["messages"]]
-    assert len(new) >= 4
+    assert len(new) >= 2  # one a group of alerts
     assert before["messages"]
     assert set(after["sent"].values()) == {1}
     assert len(after["files"]) == 2 * len(after["messages"])
@@ -345,33 +348,6 @@ def test_a_night_killed_and_started_again_is_an_undisturbed_one(
     assert set(seen["versions"]) == {former, current}
     assert all(len(contents) == 1 for contents in seen["versions"].values())
     assert_as_undisturbed(shop)
-
-
-def test_a_dbt_that_outlives_its_night_does_no_harm(shop: Shop) -> None:
-    """Only the process that runs the night is killed, as the system does when memory is short; its child goes on."""
-    shop.renew()
-    try:
-        wait = kill_in(shop, "dbt", only_parent=True)
-        outlived = dbt_processes(shop)
-        shop.run_to_the_end()
-        print(f"{wait:.2f}", outlived)
-        assert dbt_processes(shop) == []
-    finally:
-        for pid in dbt_processes(shop):
-            os.kill(pid, signal.SIGKILL)
-    assert_as_undisturbed(shop)
-
-
-def dbt_processes(shop: Shop) -> list[int]:
-    """Running dbt processes of this home."""
-    target = str(shop.settings.dbt_target_dir).encode()
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            words = path.read_bytes().split(b"\0")
-            if target in words and b"build" in words:
-                found.append(int(path.parent.name))
-    return found
 
 
 def assert_as_undisturbed(shop: Shop) -> None:

@@ -11,7 +11,7 @@ import pytest
 from dagster import DagsterInstance
 
 from metrics_pipeline.alerts.listing import notifications
-from metrics_pipeline.orchestration.alarms import clear_alarm, raise_alarm
+from metrics_pipeline.orchestration.alarms import clear_alarm, failed_job, raise_alarm
 from metrics_pipeline.orchestration.instance import PROCESS_TAG, end_dead_runs, open_instance, process_tag
 from metrics_pipeline.orchestration.operations import record_partitions
 from metrics_pipeline.orchestration.partitions import daily_partitions, day_span, hour_span, window_of
@@ -85,12 +85,19 @@ def test_a_backfill_is_one_run_on_its_last_day() -> None:
 
 
 def test_a_failing_job_is_told_once_and_its_recovery_once(settings: Settings) -> None:
-    assert clear_alarm(settings, job="nightly", run_id="r0", now=NOW) == ()
-    assert len(raise_alarm(settings, job="nightly", run_id="r1", reason="no space left", now=NOW)) == 1
-    assert raise_alarm(settings, job="nightly", run_id="r2", reason="no space left", now=NOW) == ()
-    assert len(clear_alarm(settings, job="nightly", run_id="r3", now=NOW)) == 1
-    assert clear_alarm(settings, job="nightly", run_id="r4", now=NOW) == ()
-    assert len(raise_alarm(settings, job="nightly", run_id="r5", reason="again", now=NOW)) == 1
+    def failure(run_id: str) -> tuple[str, ...]:
+        alarm = failed_job(settings, job="nightly", run_id=run_id, reason="no space left")
+        return raise_alarm(settings, alarm, now=NOW)
+
+    def recovery() -> tuple[str, ...]:
+        return clear_alarm(settings, failed_job(settings, job="nightly"), now=NOW)
+
+    assert recovery() == ()
+    assert len(failure("r1")) == 1
+    assert failure("r2") == ()
+    assert len(recovery()) == 1
+    assert recovery() == ()
+    assert len(failure("r5")) == 1
     store = open_store(settings)
     try:
         assert [one.reason for one in notifications(store)] == ["first", "all_resolved", "first"]
@@ -102,7 +109,8 @@ def test_an_alarm_is_delivered_as_a_message(settings: Settings) -> None:
     from metrics_pipeline.delivery.channels import channels_from
     from metrics_pipeline.delivery.outbox import deliver_due, wording_from
 
-    raise_alarm(settings, job="nightly", run_id="r1", reason="no space left on device", now=NOW)
+    alarm = failed_job(settings, job="nightly", run_id="r1", reason="no space left on device")
+    raise_alarm(settings, alarm, now=NOW)
     store = open_store(settings)
     try:
         report = deliver_due(store, channels_from(settings), now=NOW, wording=wording_from(settings))

@@ -1,0 +1,427 @@
+"""`metrics alerts` and `metrics orders`: what fires, its whole story, and what people do about it.
+
+Beside `cli.py`, which hangs both up; nothing but the settings is imported before a verb runs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from getpass import getuser
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from metrics_pipeline.cli_output import JsonOption, fail, opened_store, print_json, print_table, say, usage
+from metrics_pipeline.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from metrics_pipeline.alerts.story import Story
+    from metrics_pipeline.alerts.work_orders import OrderView
+    from metrics_pipeline.store.records import TransitionRow
+
+app = typer.Typer(invoke_without_command=True, help="Alerts: what fires, what happened, what was sent.")
+orders_app = typer.Typer(no_args_is_help=True, help="Work orders: who does what about an alert, and what came of it.")
+
+RuleOption = Annotated[str | None, typer.Option(help="Only of this rule.")]
+LimitOption = Annotated[int, typer.Option(min=1)]
+WhoOption = Annotated[str | None, typer.Option("--who", help="Who acts; default: the user of this system.")]
+OrderArgument = Annotated[str, typer.Argument(metavar="ORDER", help="Its number, or the episode.")]
+
+
+# -- alerts --------------------------------------------------------------------------------------------------------
+
+
+@app.callback()
+def alerts(context: typer.Context) -> None:
+    """Alerts: what fires, what happened, what was sent. Without a verb: list."""
+    if context.invoked_subcommand is None:
+        alerts_list(as_json=False)
+
+
+@app.command("list", epilog="Example: [bold]metrics alerts list --json[/bold]")
+def alerts_list(rule: RuleOption = None, as_json: JsonOption = False) -> None:
+    """What fires now, red first."""
+    from metrics_pipeline.alerts.listing import current_alerts
+
+    with opened_store() as store:
+        found = current_alerts(store, rule=rule)
+    if as_json:
+        print_json([one.as_json() for one in found])
+        return
+    print_table("Firing now", [alert_row(one) for one in found], numbers=("value",))
+
+
+@app.command("history", epilog="Example: [bold]metrics alerts history --rule refund_rate_surge[/bold]")
+def alerts_history(rule: RuleOption = None, limit: LimitOption = 50, as_json: JsonOption = False) -> None:
+    """Changes of state, the newest first."""
+    from metrics_pipeline.alerts.listing import alert_history
+
+    with opened_store() as store:
+        found = alert_history(store, rule=rule, limit=limit)
+    if as_json:
+        print_json([one.as_json() for one in found])
+        return
+    print_table(
+        "Changes of state",
+        [
+            {
+                "period": f"{one.period:%Y-%m-%d %H:%M}",
+                "alert": one.instance,
+                "from": _state(one.from_state, one.from_tier),
+                "to": _state(one.to_state, one.to_tier),
+                "reason": one.reason,
+            }
+            for one in found
+        ],
+    )
+
+
+@app.command("messages", epilog="Example: [bold]metrics alerts messages --rule gmv_drop[/bold]")
+def alerts_messages(rule: RuleOption = None, limit: LimitOption = 50, as_json: JsonOption = False) -> None:
+    """Notifications and how their delivery stands, the newest first."""
+    from metrics_pipeline.alerts.listing import notifications
+
+    with opened_store() as store:
+        found = notifications(store, rule=rule, limit=limit)
+    if as_json:
+        print_json([one.as_json() for one in found])
+        return
+    print_table("Messages", [message_row(one) for one in found])
+
+
+@app.command(
+    "show",
+    epilog="Examples: [bold]metrics alerts show 'refund_rate_surge{region=华北}'[/bold] · "
+    "[bold]metrics alerts show 'refund_rate_surge{region=华北}@2026-11-11T00:00' --json[/bold]",
+)
+def alerts_show(
+    key: Annotated[str, typer.Argument(metavar="EPISODE|INSTANCE", help="As `metrics alerts history` names them.")],
+    as_json: JsonOption = False,
+) -> None:
+    """The whole story of an alert: every change with its reason, who was told what and when, orders, feedback."""
+    from metrics_pipeline.alerts.story import UnknownAlert, story_of
+
+    settings = load_settings()
+    with opened_store(settings) as store:
+        try:
+            story = story_of(store, key, now=datetime.now(UTC))
+        except UnknownAlert as error:
+            fail(str(error))
+    if as_json:
+        print_json(story.as_json())
+    else:
+        _tell(story, settings)
+
+
+@app.command(
+    "feedback",
+    epilog="Examples: [bold]metrics alerts feedback[/bold] · [bold]metrics alerts feedback "
+    "'refund_rate_surge{region=华北}@2026-11-11T00:00' --not-useful --reason 'price test'[/bold]",
+)
+def alerts_feedback(
+    episode: Annotated[str | None, typer.Argument(help="The episode to speak of; without: what was said.")] = None,
+    useful: Annotated[bool | None, typer.Option("--useful/--not-useful", help="Was the alert worth it?")] = None,
+    *,
+    reason: Annotated[str, typer.Option(help="Why, in a few words.")] = "",
+    who: WhoOption = None,
+    rule: RuleOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether an alert was useful, or see what was said of each rule."""
+    from metrics_pipeline.alerts.work_orders import count_feedback, give_feedback, list_feedback
+
+    if episode is not None and useful is None:
+        usage("say --useful or --not-useful")
+    with opened_store() as store, _told_plainly():
+        if episode is not None:
+            said = give_feedback(
+                store, episode, is_useful=bool(useful), reason=reason, who=who or getuser(), now=datetime.now(UTC)
+            )
+            if as_json:
+                print_json(said._asdict())
+            else:
+                say(f"Kept: {said.who} finds {said.episode} {'useful' if said.is_useful else 'not useful'}.")
+            return
+        counts = count_feedback(store, rule=rule)
+        if as_json:
+            print_json(
+                {
+                    "rules": [one.as_json() for one in counts],
+                    "feedback": [one._asdict() for one in list_feedback(store, rule=rule)],
+                }
+            )
+            return
+    rows = [
+        {
+            "rule": one.rule,
+            "useful": one.useful,
+            "not useful": one.not_useful,
+            "reasons": ", ".join(f"{reason} ×{number}" for reason, number in one.reasons.items()),
+        }
+        for one in counts
+    ]
+    print_table("Feedback", rows, numbers=("useful", "not useful"))
+
+
+# -- orders --------------------------------------------------------------------------------------------------------
+
+
+@orders_app.command("list", epilog="Example: [bold]metrics orders list --assignee warehouse[/bold]")
+def orders_list(
+    all_: Annotated[bool, typer.Option("--all", help="Closed ones, too.")] = False,
+    rule: RuleOption = None,
+    assignee: Annotated[str | None, typer.Option(help="Only theirs.")] = None,
+    limit: LimitOption = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """Open work orders, the one that is due first at the top."""
+    from metrics_pipeline.alerts.work_orders import list_orders
+
+    settings = load_settings()
+    with opened_store(settings) as store:
+        found = list_orders(
+            store,
+            now=datetime.now(UTC),
+            states=("open", "assigned", "closed") if all_ else ("open", "assigned"),
+            rule=rule,
+            assignee=assignee,
+            limit=limit,
+        )
+    if as_json:
+        print_json([one.as_json() for one in found])
+        return
+    print_table("Work orders", [_order_row(one, settings) for one in found])
+
+
+@orders_app.command("show", epilog="Example: [bold]metrics orders show 12[/bold]")
+def orders_show(order: OrderArgument, as_json: JsonOption = False) -> None:
+    """One order and what happened to it."""
+    from metrics_pipeline.alerts.work_orders import show_order
+
+    settings = load_settings()
+    with opened_store(settings) as store, _told_plainly():
+        found = show_order(store, order, now=datetime.now(UTC))
+    _show_order(found, settings, as_json=as_json)
+
+
+@orders_app.command(
+    "assign",
+    epilog="Example: [bold]metrics orders assign 12 --to 王芳 --due 2026-11-12T18:00[/bold]",
+)
+def orders_assign(
+    order: OrderArgument,
+    to: Annotated[str, typer.Option("--to", help="Who does it.")],
+    due: Annotated[str | None, typer.Option(metavar="TIME", help="Until when, shop time.")] = None,
+    who: WhoOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give an order to somebody."""
+    from metrics_pipeline.alerts.work_orders import assign_order
+
+    settings = load_settings()
+    due_at = None if due is None else _moment(due, settings)
+    with opened_store(settings) as store, _told_plainly():
+        found = assign_order(store, order, to, who=who or getuser(), now=datetime.now(UTC), due_at=due_at)
+    _show_order(found, settings, as_json=as_json)
+
+
+@orders_app.command(
+    "close",
+    epilog="Example: [bold]metrics orders close 12 --reason fixed --note 'carrier changed'[/bold]",
+)
+def orders_close(
+    order: OrderArgument,
+    reason: Annotated[str, typer.Option(help="fixed, false_alarm, expected, duplicate or data_problem.")],
+    note: Annotated[str, typer.Option(help="What was found, what was done.")],
+    who: WhoOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Close an order with what came of it."""
+    from metrics_pipeline.alerts.work_orders import close_order
+
+    settings = load_settings()
+    with opened_store(settings) as store, _told_plainly():
+        found = close_order(store, order, reason, note, who=who or getuser(), now=datetime.now(UTC))
+    _show_order(found, settings, as_json=as_json)
+
+
+# -- output --------------------------------------------------------------------------------------------------------
+
+
+def alert_row(one: Any) -> dict[str, Any]:
+    """An alert of `listing.current_alerts` as a line."""
+    return {
+        "tier": one.tier,
+        "rule": one.rule,
+        "slice": "total" if one.dimension == "all" else f"{one.dimension}={one.member}",
+        "since": f"{one.since_period:%Y-%m-%d}" if one.since_period else "",
+        "value": one.value,
+        "expected": one.baseline,
+        "state": one.state,
+    }
+
+
+def message_row(one: Any) -> dict[str, Any]:
+    """A notification of `listing.notifications` as a line."""
+    return {
+        "tier": one.tier,
+        "rule": one.rule,
+        "why": one.reason,
+        "to": one.receiver,
+        "state": one.state,
+        "where": _relative(one.answer or ""),
+    }
+
+
+def _tell(story: Story, settings: Settings) -> None:
+    one = story.instance
+    if one is not None:
+        value = "" if one.value is None else f", value {one.value:.4g}"
+        since = f" since {one.since_period:%Y-%m-%d %H:%M}" if one.since_period else ""
+        say(f"[bold]{one.key}[/bold]: {_state(one.state, one.tier)}{since}{value}")
+        if one.unknown_period is not None:
+            say(f"Unknown since {one.unknown_period:%Y-%m-%d %H:%M}: {_reason_words(one.unknown_reason)}")
+        if one.is_flapping:
+            say("It comes and goes (flapping).")
+    print_table(
+        "Episodes",
+        [
+            {
+                "episode": episode.key,
+                "until": f"{episode.last_period:%Y-%m-%d %H:%M}",
+                "worst": episode.worst_tier,
+                "value": episode.worst_value,
+                "ended": episode.close_reason or "open",
+            }
+            for episode in story.episodes
+        ],
+        numbers=("value",),
+    )
+    say("[bold]Transitions[/bold]")
+    for row in story.transitions:
+        for line in _transition_lines(row, settings):
+            typer.echo(line)
+    print_table(
+        "Messages",
+        [
+            {
+                "at": _local(message.created_at, settings),
+                "why": message.reason,
+                "tier": message.tier,
+                "to": message.receiver,
+                "state": message.state,
+                "sent": "" if message.sent_at is None else _local(message.sent_at, settings),
+                "answer": _relative(message.attempts[-1].answer) if message.attempts else "",
+            }
+            for message in story.messages
+        ],
+    )
+    if story.orders:
+        print_table("Work orders", [_order_row(order, settings) for order in story.orders])
+    if story.feedback:
+        print_table(
+            "Feedback",
+            [
+                {
+                    "at": _local(said.at, settings),
+                    "who": said.who,
+                    "useful": said.is_useful,
+                    "reason": said.reason,
+                }
+                for said in story.feedback
+            ],
+        )
+
+
+def _transition_lines(row: TransitionRow, settings: Settings) -> tuple[str, str]:
+    before, after = _state(row.from_state, row.from_tier), _state(row.to_state, row.to_tier)
+    change = after if before == after else f"{before} → {after}"
+    is_plain = row.verdict_reason in ("", "ok", "breach")
+    why = row.reason if is_plain else f"{row.reason} ({_reason_words(row.verdict_reason)})"
+    value = "" if row.value is None else f", value {row.value:.4g}"
+    rule = f"{row.previous_rule_hash} → {row.rule_hash}" if row.previous_rule_hash else row.rule_hash
+    silent = ", silent" if row.silent else ""
+    return (
+        f"{row.period:%Y-%m-%d %H:%M}  {change}: {why}{value}",
+        f"    rule {rule}, metric {row.metric_version}, data {row.data_version}, run {row.run_id}, "
+        f"{_local(row.at, settings)}{silent}",
+    )
+
+
+def _order_row(view: OrderView, settings: Settings) -> dict[str, Any]:
+    order = view.order
+    return {
+        "order": str(order.id),
+        "tier": order.tier,
+        "state": "overdue" if view.is_overdue else order.state,
+        "assignee": order.assignee,
+        "due": _local(order.due_at, settings),
+        "episode": order.episode,
+        "reason": "" if order.close_reason is None else _close_words(order.close_reason),
+        "note": order.close_note,
+    }
+
+
+def _show_order(view: OrderView, settings: Settings, *, as_json: bool) -> None:
+    if as_json:
+        print_json(view.as_json())
+        return
+    print_table("Work order", [_order_row(view, settings)])
+    for name, link in view.order.links.items():
+        say(f"{name}: {link}")
+    print_table(
+        "What happened",
+        [
+            {"at": _local(event.at, settings), "who": event.who, "what": event.what, "detail": event.detail}
+            for event in view.events
+        ],
+    )
+
+
+def _state(state: str, tier: str) -> str:
+    return f"{state} {tier}".removesuffix(" none")
+
+
+def _reason_words(reason: str) -> str:
+    from metrics_pipeline.alerts.ladder import LADDER
+
+    rung = LADDER.get(reason)
+    return reason if rung is None else f"{rung.en} {rung.zh}"
+
+
+def _close_words(reason: str) -> str:
+    from metrics_pipeline.alerts.work_orders import CLOSE_WORDS
+
+    zh, en = CLOSE_WORDS.get(reason, ("", reason))
+    return f"{en} {zh}".strip()
+
+
+def _local(moment: datetime, settings: Settings) -> str:
+    return f"{moment.astimezone(settings.zone):%Y-%m-%d %H:%M}"
+
+
+def _moment(text: str, settings: Settings) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        usage(f"--due {text!r} is not a time; write it as 2026-11-12T18:00")
+    return moment if moment.tzinfo else moment.replace(tzinfo=settings.zone)
+
+
+def _relative(text: str) -> str:
+    return text.removeprefix(str(Path.cwd()) + os.sep)
+
+
+@contextmanager
+def _told_plainly() -> Iterator[None]:
+    """What cannot be done ends the program with its message."""
+    from metrics_pipeline.alerts.work_orders import WorkOrderError
+
+    try:
+        yield
+    except WorkOrderError as error:
+        fail(str(error))

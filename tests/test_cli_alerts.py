@@ -1,0 +1,126 @@
+"""`metrics alerts` and `metrics orders` on a store with a story in it."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import pytest
+from typer.testing import CliRunner
+
+from metrics_pipeline.alerts import apply_verdicts
+from metrics_pipeline.cli import app
+from metrics_pipeline.settings import load_settings
+from metrics_pipeline.store import open_store
+from tests.alerts.builders import NOW, RECEIVERS, make_card, make_verdict
+
+INSTANCE = "refund_rate_surge{region=华北}"
+EPISODE = f"{INSTANCE}@2025-11-11T00:00"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("METRICS_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    store = open_store(load_settings())
+    nights = [
+        make_verdict("yellow", 0),
+        make_verdict("red", 1),
+        make_verdict("no_data", 2, reason="late"),
+        make_verdict("unknown", 3),
+        make_verdict("red", 4, rule_hash="r2"),
+        make_verdict("ok", 5, rule_hash="r2"),
+    ]
+    for number, verdict in enumerate(nights):
+        cards = {"refund_rate_surge": make_card()}
+        apply_verdicts(store, [verdict], cards, receivers=RECEIVERS, now=NOW + timedelta(days=number))
+    store.close()
+    return tmp_path
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, list(arguments))
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("key", [EPISODE, INSTANCE])
+def test_show_tells_every_transition_with_its_reason_and_versions(home, key):
+    code, out, _ = run("alerts", "show", key, "--json")
+    assert code == 0
+    story = json.loads(out)
+    assert [(one["reason"], one["verdict_reason"]) for one in story["transitions"]] == [
+        ("breach", "breach"),
+        ("escalate", "breach"),
+        ("no_data", "late"),
+        ("error", "error"),
+        ("breach", "breach"),
+        ("recover", "ok"),
+    ]
+    back = story["transitions"][4]
+    assert (back["previous_rule_hash"], back["rule_hash"], back["run_id"]) == ("r1", "r2", "run-1")
+    assert {"metric_version", "data_version", "run_id", "at", "value"} <= back.keys()
+    assert [one["reason"] for one in story["messages"]] == ["first", "escalated", "all_resolved"]
+    assert [one["order"] if "order" in one else one["episode"] for one in story["orders"]] == [EPISODE]
+    assert story["instance"]["state"] == "ok"
+    assert [one["close_reason"] for one in story["episodes"]] == ["recover"]
+
+
+def test_show_speaks_to_people(home):
+    code, out, _ = run("alerts", "show", INSTANCE)
+    assert code == 0
+    for word in ("r1 → r2", "late 数据迟到", "evaluation error 评估出错", "all_resolved", "Work orders"):
+        assert word in out
+
+
+def test_an_unknown_alert_is_told_with_its_neighbours(home):
+    code, _, err = run("alerts", "show", "refund_rate_surge{region=华南}")
+    assert code == 1
+    assert INSTANCE in err
+    assert "metrics alerts list" in run("alerts", "show", "nothing")[2]
+
+
+def test_an_order_is_listed_assigned_and_closed(home):
+    [listed] = json.loads(run("orders", "list", "--json")[1])
+    number = str(listed["id"])
+    assert (listed["episode"], listed["is_overdue"]) == (EPISODE, True)
+    code, out, _ = run("orders", "assign", number, "--to", "王芳", "--due", "2026-12-01T18:00", "--who", "li", "--json")
+    assert (code, json.loads(out)["assignee"]) == (0, "王芳")
+    code, _, err = run("orders", "close", number, "--reason", "whatever", "--note", "x")
+    assert code == 1 and "fixed, false_alarm, expected, duplicate, data_problem" in err
+    code, out, _ = run("orders", "close", number, "--reason", "false_alarm", "--note", "大促", "--who", "王芳")
+    assert code == 0 and "false alarm 误报" in out and "大促" in out
+    assert json.loads(run("orders", "list", "--json")[1]) == []
+    assert len(json.loads(run("orders", "list", "--all", "--json")[1])) == 1
+    shown = json.loads(run("orders", "show", EPISODE, "--json")[1])
+    assert [one["what"] for one in shown["events"]] == ["opened", "assigned", "closed"]
+    said = json.loads(run("alerts", "feedback", "--json")[1])
+    assert said["rules"] == [{"rule": "refund_rate_surge", "useful": 0, "not_useful": 1, "reasons": {"false_alarm": 1}}]
+
+
+def test_feedback_is_kept_with_who_said_it(home):
+    code, out, _ = run("alerts", "feedback", EPISODE, "--useful", "--reason", "in time", "--who", "li")
+    assert code == 0 and "li finds" in out
+    assert [one["who"] for one in json.loads(run("alerts", "show", EPISODE, "--json")[1])["feedback"]] == ["li"]
+    assert "in time ×1" in run("alerts", "feedback")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("alerts", "feedback", EPISODE), 2, "--useful or --not-useful"),
+        (("alerts", "feedback", "none", "--useful"), 1, "there is no episode"),
+        (("orders", "show", "99"), 1, "there is no order '99'"),
+        (("orders", "assign", "1", "--to", "x", "--due", "tomorrow"), 2, "is not a time"),
+        (("orders", "close", "1", "--reason", "fixed", "--note", " "), 1, "needs a note"),
+    ],
+)
+def test_what_cannot_be_done_is_said(home, arguments, code, said):
+    got, _, err = run(*arguments)
+    assert (got, said in err) == (code, True)
+
+
+def test_the_other_verbs_answer(home):
+    assert run("alerts", "list")[1].strip() == "Firing now: nothing."
+    assert "escalate" in run("alerts", "history")[1]
+    assert "all_resolved" in run("alerts", "messages")[1]
+    assert run("orders", "--help")[0] == 0
