@@ -28,13 +28,17 @@ app = typer.Typer(no_args_is_help=True, help="Routes: whom an alert goes to, and
 @app.command(
     "test",
     epilog="Examples: [bold]metrics routes test --label severity=red --label region=华东[/bold] · "
-    "[bold]metrics routes test --rule refund_rate_surge --label severity=red --at 2026-11-11T23:30[/bold]",
+    "[bold]metrics routes test --rule refund_rate_surge --label severity=red --at 2026-11-11T23:30[/bold] · "
+    "[bold]metrics routes test --rule pipeline_failed --label job=nightly[/bold]",
 )
 def routes_test(
     label: Annotated[
         list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="A label of the alert; repeat it.")
     ] = None,
-    rule: Annotated[str | None, typer.Option(help="Take the labels of this rule; --label adds to them.")] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(help="Take the labels of this rule, or alarm about the pipeline; --label adds to them."),
+    ] = None,
     at: Annotated[str | None, typer.Option("--at", metavar="TIME", help="Shop time; default: now.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -234,8 +238,10 @@ def _on_call(routing: Routing, now: datetime) -> dict[str, str | None]:
 
 def _labels_of(rule_id: str, ruleset: RuleSet, settings: Settings, routing: Routing) -> dict[str, str]:
     from metrics_pipeline.library.catalogue import Catalogue
-    from metrics_pipeline.routing.labels import rule_labels
+    from metrics_pipeline.routing.labels import PIPELINE, pipeline_labels, rule_labels
 
+    if rule_id in PIPELINE:
+        return {**pipeline_labels(rule_id), "severity": "red"}
     try:
         rule = ruleset[rule_id]
     except KeyError as error:

@@ -40,6 +40,15 @@ def test_an_alert_is_followed_to_its_recipients(run):
     assert found["trace"][0] == {"route": "{}", "matched": True, "failed": None, "chosen": True}
 
 
+@pytest.mark.parametrize(("alarm", "label"), [("pipeline_failed", "job=nightly"), ("alerting_down", "part=data")])
+def test_an_alarm_about_the_pipeline_is_followed_like_an_alert(run, alarm, label):
+    found = json.loads(run("test", "--rule", alarm, "--label", label, "--json").stdout)
+    assert {"alertname": alarm, "severity": "red", "scenario": "pipeline", "owner": "data"}.items() <= found[
+        "labels"
+    ].items()
+    assert [one["receiver"] for one in found["destinations"]] == ["on-call"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

@@ -19,6 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
+from metrics_pipeline.alerts.announcing import is_announced
 from metrics_pipeline.alerts.arrays import REASONS, Changes, Policies, advance_all, rounds
 from metrics_pipeline.alerts.batch import RED, Batch
 from metrics_pipeline.alerts.dispatch import dispatch
@@ -172,7 +173,7 @@ def retire_rules(
     `receivers`: the routes, for the times at which they send; the end goes to whoever was told.
     """
     with _collector_paused(), store.writing("alerts") as connection:
-        gone = repository.firing_rules(connection) - set(active)
+        gone = {rule for rule in repository.firing_rules(connection) - set(active) if not is_announced(rule)}
         instances = {one.key: one for one in repository.open_instances(connection, gone)}
         episodes = Episodes(now, repository.open_episodes(connection, gone))
         transitions = []

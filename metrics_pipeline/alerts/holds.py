@@ -37,7 +37,7 @@ class Hold(NamedTuple):
 def card_labels(card: RuleCard, grain: str, routing: Routing) -> dict[str, str]:
     """The labels that all alerts of a rule share (`routing.labels`), from its card."""
     fixed = {
-        "alertname": card.id,
+        "alertname": card.alert or card.id,
         "metric": card.metric,
         "layer": card.layer,
         "business_line": routing.directory.line_of(card.metric, card.category, card.business_line),
@@ -184,7 +184,7 @@ class Holds:
         may_be_source = {
             name
             for name, card in self._cards.items()
-            if any(_may_match(card, rule.source, self._routing) for rule in rules)
+            if not card.is_drill and any(_may_match(card, rule.source, self._routing) for rule in rules)
         }
         return Inhibitor(rules, _sources(rows.firing(self._connection, may_be_source), self.labeller))
 

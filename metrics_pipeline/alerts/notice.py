@@ -64,10 +64,23 @@ class RuleCard:
     metric_owner: str = ""
     upstream: tuple[str, ...] = ()
     """Every metric it is made of, directly or not."""
+    kind: Literal["metric", "composite", "freshness", "alarm"] = "metric"
+    """What it is about, which decides its words: a metric's value, other rules, the age of data, the pipeline itself."""
+    parts: tuple[str, ...] = ()
+    """Of a composite rule: ids of the rules it looks at."""
+    alert: str = ""
+    """Its name in routes (`alertname`) where that is not its id."""
+    drill_until: str = ""
+    """When a drill ends by itself, ISO; '' = this is no drill."""
+
+    @property
+    def is_drill(self) -> bool:
+        return bool(self.drill_until)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; `from_json` gives it back."""
-        return {**asdict(self), "asset_key": list(self.asset_key), "upstream": list(self.upstream)}
+        lists = {"asset_key": self.asset_key, "upstream": self.upstream, "parts": self.parts}
+        return {**asdict(self), **{name: list(items) for name, items in lists.items()}}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RuleCard:
@@ -78,6 +91,7 @@ class RuleCard:
                 "policy": Policy(**data["policy"]),
                 "asset_key": tuple(data["asset_key"]),
                 "upstream": tuple(data.get("upstream", ())),
+                "parts": tuple(data.get("parts", ())),
             }
         )
 

@@ -20,6 +20,7 @@ from metrics_pipeline.store.tables import outbox, processed_evaluations
 NO_EVALUATION = "evaluation"
 STALE_DATA = "data"
 CHANNEL = "channel:"
+SENSOR = "sensor:"
 
 EVALUATED_WITHIN = timedelta(hours=26)
 """A night and two hours: a nightly job that takes longer has not worked."""
@@ -34,7 +35,7 @@ class Finding:
     """Something wrong with alerting itself."""
 
     subject: str
-    """`evaluation`, `data` or `channel:<name>`; one alarm each."""
+    """`evaluation`, `data`, `channel:<name>` or `sensor:<name>`; one alarm each."""
     since: datetime
     """Aware."""
     summary_en: str
@@ -55,7 +56,7 @@ def look(connection: Connection, *, now: datetime, complete_until: datetime | No
                 NO_EVALUATION,
                 last,
                 f"No rule has been evaluated since {_clock(last, zone)}: a breach would go unnoticed.",
-                f"自 {_clock(last, zone)} 起没有任何规则被评估:异常将无人知晓。",
+                f"自 {_clock(last, zone)} 起没有任何规则被评估：异常将无人知晓。",
             )
         )
     if complete_until is not None:
@@ -66,7 +67,7 @@ def look(connection: Connection, *, now: datetime, complete_until: datetime | No
                     STALE_DATA,
                     end,
                     f"The newest complete day ended {_clock(end, zone)}: alerts judge old data.",
-                    f"最新完整数据截至 {_clock(end, zone)}:告警依据的是旧数据。",
+                    f"最新完整数据截至 {_clock(end, zone)}：告警依据的是旧数据。",
                 )
             )
     return [*findings, *_stuck_channels(connection, now=now, zone=zone)]
@@ -75,6 +76,16 @@ def look(connection: Connection, *, now: datetime, complete_until: datetime | No
 def subjects_of(findings: Iterable[Finding]) -> set[str]:
     """The subjects that have a finding."""
     return {finding.subject for finding in findings}
+
+
+def failing(name: str, *, ticks: int, since: datetime, error: str, zone: ZoneInfo) -> Finding:
+    """The finding of a sensor or schedule whose last ticks all failed. `error`: its own words."""
+    return Finding(
+        f"{SENSOR}{name}",
+        since,
+        f"The last {ticks} ticks of {name} failed, since {_clock(since, zone)}; what it starts or tells is left undone: {error}",
+        f"{name} 自 {_clock(since, zone)} 起连续 {ticks} 次执行失败，由它触发或通知的事都未发生：{error}",
+    )
 
 
 def _stuck_channels(connection: Connection, *, now: datetime, zone: ZoneInfo) -> list[Finding]:
@@ -106,7 +117,7 @@ def _stuck_channels(connection: Connection, *, now: datetime, zone: ZoneInfo) ->
                 since,
                 f"Channel {channel} delivers nothing: {count} messages since {_clock(since, zone)}, {given_up} of them "
                 "given up. `metrics channels test` shows the vendor's answer.",
-                f"渠道 {channel} 无法送达:自 {_clock(since, zone)} 起 {count} 条消息,其中 {given_up} 条已放弃。"
+                f"渠道 {channel} 无法送达：自 {_clock(since, zone)} 起 {count} 条消息，其中 {given_up} 条已放弃。"
                 "运行 `metrics channels test` 可查看平台返回。",
             )
         )

@@ -149,6 +149,8 @@ class Message:
         if notice.reason == "digest":
             head = f"[{word('digest', locale)}]"
             body = self._where(locale)
+        elif notice.rule.kind == "alarm":
+            body = self._count_sentence(locale)
         elif self.is_over:
             body = self._end_sentence(locale)
         else:
@@ -161,7 +163,8 @@ class Message:
                 body += (
                     f"，共 {notice.counts.firing:,} 个切片" if locale == "zh" else f", {_slices(notice.counts.firing)}"
                 )
-        title = f"{head}：{body}" if locale == "zh" else f"{head}: {body}"
+        colon = "：" if locale == "zh" else ": "
+        title = f"{head}{colon}{body}" if body else head
         title = re.sub(r"\s+", " ", title)
         return title if len(title) <= TITLE_LENGTH else f"{title[: TITLE_LENGTH - 1]}…"
 
@@ -172,15 +175,17 @@ class Message:
     def named_facts_in(self, locale: Locale) -> dict[str, str]:
         """The values by the name of their label (`words.WORDS`), in the order they are told."""
         notice, rule = self.notice, self.notice.rule
-        facts = {"what": f"{self.metric_name(locale)} ({rule.metric})"}
+        facts = {"what": self.metric_name(locale) + (f" ({rule.metric})" if rule.metric else "")}
         summary = rule.annotations.get("summary_zh" if locale == "zh" else "summary")
         facts["rule"] = f"{rule.id}: {summary}" if summary else rule.id
-        facts["bound"] = self._condition(locale)
-        facts["period"] = period_name(notice.period, notice.grain)
-        facts["where"] = self._where(locale)
+        if rule.kind != "alarm":
+            facts["bound"] = self._condition(locale)
+            facts["period"] = period_name(notice.period, notice.grain)
+            facts["where"] = self._where(locale)
         if not self.is_over:
             worst = notice.slices[0]
-            facts["worst"] = self._how_bad(worst, locale)
+            if rule.kind != "alarm":
+                facts["worst"] = self._how_bad(worst, locale)
             facts["since"] = period_name(worst.since, notice.grain)
         facts["notified"] = word(f"reason.{notice.reason}", locale)
         if notice.contributing:
@@ -245,6 +250,14 @@ class Message:
         if changes == {"corrected"}:
             return word("corrected", locale)
         return word("cancelled" if changes == {"cancelled"} else "over", locale)
+
+    def _count_sentence(self, locale: Locale) -> str:
+        """Of alarms, whose names say what is wrong: how many there are, when it is not the one."""
+        counts = self.notice.counts
+        count = counts.ended if self.is_over else counts.firing
+        if count < 2:
+            return ""
+        return f"共 {count:,} 项" if locale == "zh" else f"{count:,} in all"
 
     def _end_sentence(self, locale: Locale) -> str:
         ended, left = self.notice.counts.ended, self.notice.counts.firing

@@ -66,6 +66,8 @@ DIMENSIONS: Final[dict[str, dict[Locale, str]]] = {
     "warehouse": {"zh": "仓库", "en": "warehouse"},
     "campaign": {"zh": "活动", "en": "campaign"},
     "ad_channel": {"zh": "广告渠道", "en": "ad channel"},
+    "job": {"zh": "任务", "en": "job"},
+    "part": {"zh": "部分", "en": "part"},
 }
 
 

@@ -1,22 +1,29 @@
-"""Alarms about the pipeline itself: told like an alert, and so is their end.
+"""Alarms about the pipeline itself: alerts like others, told by the same routes, and so is their end.
 
-Here: the notices. Not here: when (`sensors`, `watchdog`). One open alarm a subject: a second failure says nothing new.
+Here: what they say, and by which routes. Not here: when (`sensors`, `watchdog`), how an alert goes on from there
+(`alerts.announcing`). One open alarm a subject: a second failure says nothing new.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Literal
+from datetime import datetime
 
-from metrics_pipeline.alerts.notice import Counts, Notice, RuleCard, Slice, notification_key
-from metrics_pipeline.delivery.channels import receivers_from
+from metrics_pipeline.alerts.announcing import Announcement, announce, announced, withdraw
+from metrics_pipeline.alerts.notice import RuleCard
+from metrics_pipeline.delivery.channels.redaction import redacted
+from metrics_pipeline.routing.channels import channel_cards
+from metrics_pipeline.routing.decide import Routing, direct
+from metrics_pipeline.routing.labels import PIPELINE, pipeline_labels
+from metrics_pipeline.routing.load import routing_of
 from metrics_pipeline.settings import Settings
-from metrics_pipeline.store import open_store
-from metrics_pipeline.store import outbox as rows
-from metrics_pipeline.store.records import NewNotification
+from metrics_pipeline.store import Store, open_store
+
+log = logging.getLogger(__name__)
 
 REASON_CHARACTERS = 600
+WORKS_AGAIN = {"summary": "It works again.", "summary_zh": "已恢复正常。"}
 
 
 @dataclass(frozen=True)
@@ -24,136 +31,106 @@ class Alarm:
     """What is wrong with the pipeline. `rule` and `subject` are its identity, the rest is what people read."""
 
     rule: str
-    """`pipeline_failed` or `alerting_down`."""
-    dimension: str
-    """What the subject is: `job` or `part`."""
+    """`pipeline_failed` or `alerting_down` (`routing.labels.PIPELINE`)."""
     subject: str
     name_en: str = ""
     name_zh: str = ""
     why: str = ""
+    why_zh: str = ""
     summary_en: str = ""
     summary_zh: str = ""
     link: str = ""
+    around: str = ""
+    """A channel by which this must not be told, because it is what fails."""
 
     @property
-    def group(self) -> str:
-        return f"{self.rule}:{self.subject}"
+    def announcement(self) -> Announcement:
+        """The alert it is: `pipeline_failed:nightly{job=nightly}`."""
+        labels = pipeline_labels(self.rule)
+        card = RuleCard(
+            id=f"{self.rule}:{self.subject}",
+            metric="",
+            name_zh=self.name_zh or self.subject,
+            name_en=self.name_en or self.subject,
+            why=self.why,
+            why_zh=self.why_zh,
+            owner=labels["owner"],
+            labels={"scenario": labels["scenario"]},
+            annotations={"summary": self.summary_en, "summary_zh": self.summary_zh, "runbook": self.link},
+            business_line=labels["business_line"],
+            kind="alarm",
+            alert=self.rule,
+        )
+        return Announcement(card, PIPELINE[self.rule], self.subject)
 
 
 def failed_job(settings: Settings, *, job: str, run_id: str = "", reason: str = "") -> Alarm:
     """The alarm of a job whose run failed."""
-    detail = " ".join(reason.split())[:REASON_CHARACTERS]
+    detail = redacted(" ".join(reason.split()))[:REASON_CHARACTERS]
     return Alarm(
         rule="pipeline_failed",
-        dimension="job",
         subject=job,
-        name_en=f"job {job}",
-        name_zh=f"任务 {job}",
+        name_en=f"job {job} failed",
+        name_zh=f"任务 {job} 运行失败",
         why="Metrics and alerts are as old as the last run that worked.",
+        why_zh="指标与报警停留在上一次成功运行时的状态。",
         summary_en=f"The job {job} failed; its run is {run_id}. {detail}",
-        summary_zh=f"任务 {job} 运行失败,运行编号 {run_id}。{detail}",
+        summary_zh=f"任务 {job} 运行失败，运行编号 {run_id}。{detail}",
         link=f"{settings.ui_url}/runs/{run_id}" if run_id else settings.ui_url,
     )
 
 
 def raise_alarm(settings: Settings, alarm: Alarm, *, now: datetime) -> tuple[str, ...]:
-    """Queue the alarm to everybody, unless it is open already; returns the keys queued."""
-    return _queue(settings, alarm, "first", now)
+    """Begin an alarm, unless it is open already; returns the keys of what is queued now (a group may wait for more).
+
+    Told by the routes of its labels. Where these cannot be used, every channel there is gets it.
+    """
+    store = open_store(settings)
+    try:
+        if is_open(store, alarm):
+            return ()
+        try:
+            return announce(store, alarm.announcement, _around(alarm_routing(settings), alarm), now=now)
+        except Exception:  # whatever ails the routes, an alarm must go out
+            log.exception("alarm %s cannot be routed; it goes to every channel", alarm.announcement.instance)
+            return announce(store, alarm.announcement, _around(everybody(settings), alarm), now=now)
+    finally:
+        store.close()
 
 
 def clear_alarm(settings: Settings, alarm: Alarm, *, now: datetime) -> tuple[str, ...]:
-    """Queue the end of an open alarm to everybody; returns the keys queued (none when it is not open)."""
-    return _queue(settings, alarm, "all_resolved", now)
-
-
-def _queue(settings: Settings, alarm: Alarm, kind: Literal["first", "all_resolved"], now: datetime) -> tuple[str, ...]:
+    """End an alarm: whoever was told its beginning is told; returns the keys of what is queued now."""
     store = open_store(settings)
     try:
-        with store.writing("alerts") as connection:
-            sequences = rows.last_sequences(connection, [alarm.group])
-            queued = []
-            for receiver in receivers_from(settings):
-                sequence = sequences.get((receiver, alarm.group), 0)
-                is_open = sequence % 2 == 1  # alarms and their ends alternate
-                if is_open != (kind == "first"):
-                    queued.append(
-                        _row(
-                            _notice(settings, alarm, kind, receiver=receiver, sequence=sequence + 1, now=now),
-                            alarm,
-                            now,
-                        )
-                    )
-            rows.enqueue(connection, queued)
+        if not is_open(store, alarm):
+            return ()
+        return withdraw(store, alarm.announcement.instance, alarm_routing(settings), now=now, texts=WORKS_AGAIN)
     finally:
         store.close()
-    return tuple(row.key for row in queued)
 
 
-def _row(notice: Notice, alarm: Alarm, now: datetime) -> NewNotification:
-    return NewNotification(
-        key=notice.key,
-        receiver=notice.receiver,
-        group_key=alarm.group,
-        sequence=notice.sequence,
-        reason=notice.reason,
-        tier=notice.tier,
-        payload=notice.to_json(),
-        created_at=now,
-        rule=alarm.group,
-    )
+def is_open(store: Store, alarm: Alarm) -> bool:
+    """Whether the alarm was raised and not cleared; costs one small query."""
+    wanted = alarm.announcement
+    with store.reading() as connection:
+        return any(one.key == wanted.instance for one in announced(connection, wanted.card.id))
 
 
-def _notice(
-    settings: Settings,
-    alarm: Alarm,
-    kind: Literal["first", "all_resolved"],
-    *,
-    receiver: str,
-    sequence: int,
-    now: datetime,
-) -> Notice:
-    is_failure = kind == "first"
-    period = (now.astimezone(settings.zone) - timedelta(days=1)).replace(
-        hour=0, minute=0, second=0, microsecond=0, tzinfo=None
-    )
-    card = RuleCard(
-        id=alarm.group,
-        metric=alarm.subject,
-        name_zh=alarm.name_zh or alarm.subject,
-        name_en=alarm.name_en or alarm.subject,
-        why=alarm.why,
-        owner="data",
-        expression="run status",
-        labels={"scenario": "pipeline"},
-        annotations={"summary": alarm.summary_en, "summary_zh": alarm.summary_zh, "runbook": alarm.link},
-    )
-    identity = f"{alarm.group}#{(sequence + 1) // 2}"
-    return Notice(
-        key=notification_key(
-            receiver,
-            alarm.group,
-            firing=[identity] if is_failure else [],
-            ended=[] if is_failure else [identity],
-            reason=kind,
-            sequence=sequence,
-        ),
-        receiver=receiver,
-        sequence=sequence,
-        reason=kind,
-        tier="red",
-        created_at=now,
-        period=period,
-        grain="day",
-        rule=card,
-        counts=Counts(new=int(is_failure), ended=int(not is_failure), firing=int(is_failure), red=int(is_failure)),
-        slices=(
-            Slice(
-                instance=f"{alarm.rule}{{{alarm.dimension}={alarm.subject}}}",
-                dimension=alarm.dimension,
-                member=alarm.subject,
-                change="new" if is_failure else "resolved",
-                tier="red",
-                since=period,
-            ),
-        ),
-    )
+def alarm_routing(settings: Settings) -> Routing:
+    """The routes of the installation; when they cannot be used, every channel there is."""
+    try:
+        routing = routing_of(settings)
+    except Exception:
+        log.exception("the routes cannot be read; alarms go to every channel")
+        return everybody(settings)
+    return everybody(settings) if routing.stands_in else routing
+
+
+def everybody(settings: Settings) -> Routing:
+    """Every channel that reaches somebody without being told whom."""
+    cards = channel_cards(settings).values()
+    return direct(f"{card.name}:{address}".rstrip(":") for card in cards for address in card.addresses)
+
+
+def _around(routing: Routing, alarm: Alarm) -> Routing:
+    return routing.without(alarm.around) if alarm.around else routing

@@ -9,7 +9,7 @@ from typing import Any
 
 from metrics_pipeline.routing.channels import ChannelCard
 from metrics_pipeline.routing.intervals import TimeInterval, TimeIntervalSpec, clear_from
-from metrics_pipeline.routing.labels import SEVERITY
+from metrics_pipeline.routing.labels import DRILL, SEVERITY
 from metrics_pipeline.routing.matchers import match_all
 from metrics_pipeline.routing.model import (
     ALL_LABELS,
@@ -102,6 +102,8 @@ class Routing:
     incidents: bool = True
     local: tzinfo = UTC
     problems: tuple[Problem, ...] = ()
+    stands_in: bool = False
+    """Whether the routes file could not be used, so that this is not what somebody wrote."""
 
     @property
     def nodes(self) -> dict[str, Node]:
@@ -111,12 +113,20 @@ class Routing:
     @property
     def routing_labels(self) -> frozenset[str] | None:
         """Names of the labels a decision depends on; None = all of them (a route groups by `...`)."""
-        names = {SEVERITY, "owner", "metric_owner", "business_line"}
+        names = {SEVERITY, DRILL, "owner", "metric_owner", "business_line"}
         for node in self.root.walk():
             if ALL_LABELS in node.group_by:
                 return None
             names |= {matcher.name for matcher in node.matchers} | set(node.group_by)
         return frozenset(names)
+
+    def without(self, channel: str) -> Routing:
+        """The same without one channel: whom only this one reaches, the fallback stands in for."""
+        return replace(self, channels={name: card for name, card in self.channels.items() if name != channel})
+
+    def only(self, receiver: str) -> Routing:
+        """Everything to one receiver, with the times and the escalation of the root. Raises `KeyError` for an unknown one."""
+        return replace(self, root=replace(self.root, receiver=self.receivers[receiver].name, children=()))
 
     def decide(self, labels: Mapping[str, str], at: datetime) -> list[Destination]:
         """The destinations of an alert with these labels at an instant (aware), in the order of the routes."""

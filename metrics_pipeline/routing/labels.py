@@ -27,6 +27,20 @@ FIXED: Final = (
     "metric_owner",
     "grain",
 )
+PIPELINE: Final[Mapping[str, str]] = {"pipeline_failed": "job", "alerting_down": "part"}
+"""Alarms about the pipeline itself → the label that says of what."""
+DRILL: Final = "drill"
+"""Label of drills: the id of the rule that is drilled. It is part of every group, so a drill is told by itself."""
+
+
+def pipeline_labels(alertname: str) -> dict[str, str]:
+    """The labels that all alarms of this name share, but for the severity, which is red.
+
+    They belong to the team `data` and the business line `platform`. Raises `KeyError` when there is no such alarm.
+    """
+    assert PIPELINE[alertname]
+    shared = {"scenario": "pipeline", "owner": "data", "business_line": "platform", "grain": "hour"}
+    return {"alertname": alertname, **shared}
 
 
 def rule_labels(rule: Rule, metric: Metric, directory: Directory) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from metrics_pipeline.routing.channels import ChannelCard, channel_cards
 from metrics_pipeline.routing.decide import Routing
 from metrics_pipeline.routing.document import Document
-from metrics_pipeline.routing.labels import rule_labels
+from metrics_pipeline.routing.labels import DRILL, PIPELINE, pipeline_labels, rule_labels
 from metrics_pipeline.routing.lint import Universe, lint_people, lint_routes, lint_rules
 from metrics_pipeline.routing.model import Receiver, Route, RoutesFile
 from metrics_pipeline.routing.people import Directory, PeopleFile, no_environment
@@ -59,7 +59,9 @@ def load_routing(
     universe = None
     if rules is not None and metrics is not None:
         all_rules = [rule for rule in rules if rule.metric in metrics]
-        universe = Universe.of((rule_labels(rule, metrics[rule.metric], directory), rule.by) for rule in all_rules)
+        of_rules = [(rule_labels(rule, metrics[rule.metric], directory), rule.by) for rule in all_rules]
+        of_pipeline = [(pipeline_labels(name), (label, DRILL)) for name, label in PIPELINE.items()]
+        universe = Universe.of([*of_rules, *of_pipeline])
         if people is not None and people_document.path.exists():
             people_document.problems += lint_rules(all_rules, directory)
     if people is not None:
@@ -69,7 +71,7 @@ def load_routing(
         lint_routes(file, root, document, directory=directory, channels=channels, universe=universe)
     if not any(receiver.name == root.receiver for receiver in file.receivers):
         root = build_tree(DEFAULT.route)
-        file = DEFAULT
+        given, file = None, DEFAULT
     problems = sorted(
         {*document.problems, *people_document.problems}, key=lambda one: (str(one.file), one.line, one.message)
     )
@@ -89,6 +91,7 @@ def load_routing(
         incidents=file.incidents,
         local=local,
         problems=tuple(problems),
+        stands_in=given is None,
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from metrics_pipeline.routing.labels import DRILL
 from metrics_pipeline.routing.matchers import Matcher, show_matchers
 from metrics_pipeline.routing.model import ALL_LABELS, EscalationStep, Route
 
@@ -157,7 +158,7 @@ def group_labels(node: Node, labels: Mapping[str, str]) -> dict[str, str]:
     """
     if ALL_LABELS in node.group_by:
         return {name: labels[name] for name in sorted(labels) if name != "severity"}
-    return {name: labels[name] for name in sorted(node.group_by) if name in labels}
+    return {name: labels[name] for name in sorted({*node.group_by, DRILL}) if name in labels}
 
 
 def group_key(node: Node, labels: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The instance of an installation, its event log, partitions and alarms: without a built shop."""
+"""The instance of an installation, its event log and partitions: without a built shop."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ import dagster as dg
 import pytest
 from dagster import DagsterInstance
 
-from metrics_pipeline.alerts.listing import notifications
-from metrics_pipeline.orchestration.alarms import clear_alarm, failed_job, raise_alarm
 from metrics_pipeline.orchestration.instance import PROCESS_TAG, end_dead_runs, open_instance, process_tag
 from metrics_pipeline.orchestration.operations import record_partitions
 from metrics_pipeline.orchestration.partitions import daily_partitions, day_span, hour_span, window_of
 from metrics_pipeline.settings import Installation, Settings
-from metrics_pipeline.store import open_store
 from metrics_pipeline.warehouse.window import Window
 
 NOW = datetime(2026, 1, 5, 3, tzinfo=UTC)
@@ -82,43 +79,6 @@ def test_a_backfill_is_one_run_on_its_last_day() -> None:
     keys = dg.PartitionKeyRange("2025-10-20", "2025-10-20")
     assert window_of(keys, {}) == Window(date(2025, 10, 20), date(2025, 10, 21))
     assert window_of(keys, {"metrics/from": "2025-10-01"}) == Window(date(2025, 10, 1), date(2025, 10, 21))
-
-
-def test_a_failing_job_is_told_once_and_its_recovery_once(settings: Settings) -> None:
-    def failure(run_id: str) -> tuple[str, ...]:
-        alarm = failed_job(settings, job="nightly", run_id=run_id, reason="no space left")
-        return raise_alarm(settings, alarm, now=NOW)
-
-    def recovery() -> tuple[str, ...]:
-        return clear_alarm(settings, failed_job(settings, job="nightly"), now=NOW)
-
-    assert recovery() == ()
-    assert len(failure("r1")) == 1
-    assert failure("r2") == ()
-    assert len(recovery()) == 1
-    assert recovery() == ()
-    assert len(failure("r5")) == 1
-    store = open_store(settings)
-    try:
-        assert [one.reason for one in notifications(store)] == ["first", "all_resolved", "first"]
-    finally:
-        store.close()
-
-
-def test_an_alarm_is_delivered_as_a_message(settings: Settings) -> None:
-    from metrics_pipeline.delivery.channels import channels_from
-    from metrics_pipeline.delivery.outbox import deliver_due, wording_from
-
-    alarm = failed_job(settings, job="nightly", run_id="r1", reason="no space left on device")
-    raise_alarm(settings, alarm, now=NOW)
-    store = open_store(settings)
-    try:
-        report = deliver_due(store, channels_from(settings), now=NOW, wording=wording_from(settings))
-    finally:
-        store.close()
-    assert report.sent == 1
-    [page] = settings.messages_dir.glob("*.html")
-    assert "no space left on device" in page.read_text("utf-8")
 
 
 def _started(instance: DagsterInstance, tags: dict[str, str]) -> str:

@@ -11,10 +11,24 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    ScheduleInstigatorData,
+    SensorInstigatorData,
+    TickData,
+    TickStatus,
+)
+from dagster_shared.error import SerializableErrorInfo
 from pydantic import SecretStr
 
+from metrics_pipeline.alerts.dispatch import dispatch_due
 from metrics_pipeline.delivery.channels import channels_from
 from metrics_pipeline.delivery.outbox import deliver_due
+from metrics_pipeline.orchestration.alarms import alarm_routing
+from metrics_pipeline.orchestration.instance import open_instance
 from metrics_pipeline.orchestration.notify import build_notify_definitions
 from metrics_pipeline.orchestration.watchdog import WATCHDOG, watch
 from metrics_pipeline.settings import Installation, Settings
@@ -51,7 +65,7 @@ def told(settings: Settings) -> list[tuple[str, str]]:
     store = open_store(settings)
     try:
         with store.reading() as connection:
-            query = sa.select(outbox.c.group_key, outbox.c.reason).order_by(outbox.c.id)
+            query = sa.select(outbox.c.rule, outbox.c.reason).order_by(outbox.c.id)
             return [(row[0], row[1]) for row in connection.execute(query)]
     finally:
         store.close()
@@ -151,6 +165,52 @@ def test_the_heartbeat_beats_only_while_alerting_works(settings: Settings, switc
 def test_the_light_location_has_the_sensor(settings: Settings) -> None:
     definitions = build_notify_definitions(settings)
     sensor = definitions.resolve_sensor_def(WATCHDOG)
-    with dg.build_sensor_context() as context:
+    with open_instance(settings) as instance, dg.build_sensor_context(instance) as context:
         result = sensor.evaluate_tick(context)
     assert result.skip_message == "All is well."
+
+
+def tick(instance: dg.DagsterInstance, name: str, status: TickStatus, at: datetime, kind=InstigatorType.SENSOR) -> None:
+    """What the daemon leaves behind after a tick."""
+    location = RegisteredCodeLocationOrigin("notify")
+    origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "__repository__"), name)
+    if not any(one.instigator_name == name for one in instance.all_instigator_state()):
+        data = SensorInstigatorData() if kind == InstigatorType.SENSOR else ScheduleInstigatorData("30 2 * * *")
+        instance.add_instigator_state(InstigatorState(origin, kind, InstigatorStatus.RUNNING, data))
+    error = None
+    if status == TickStatus.FAILURE:
+        error = SerializableErrorInfo("ConnectionError: the store is gone\n", ["  File x\n"], "ConnectionError")
+    instance.create_tick(
+        TickData(
+            origin.get_id(),
+            name,
+            kind,
+            status,
+            at.timestamp(),
+            run_ids=[],
+            error=error,
+            selector_id=origin.get_selector().get_id(),
+        )
+    )
+
+
+def test_a_sensor_that_keeps_failing_is_told_and_so_is_its_end(settings: Settings) -> None:
+    with open_instance(settings) as instance:
+        for minute in range(2):
+            tick(instance, "alerts_written", TickStatus.FAILURE, NOW + timedelta(minutes=minute))
+        assert watch(settings, now=NOW, instance=instance) == "All is well."
+        tick(instance, "alerts_written", TickStatus.FAILURE, NOW + timedelta(minutes=2))
+        tick(instance, "every_night", TickStatus.FAILURE, NOW, InstigatorType.SCHEDULE)
+        said = watch(settings, now=NOW + timedelta(minutes=2), instance=instance)
+        assert "The last 3 ticks of alerts_written failed, since 2026-01-05 11:00" in said
+        assert "ConnectionError: the store is gone" in said
+        tick(instance, "alerts_written", TickStatus.SKIPPED, NOW + timedelta(minutes=20))
+        tick(instance, "every_night", TickStatus.SUCCESS, NOW + timedelta(minutes=20), InstigatorType.SCHEDULE)
+        assert watch(settings, now=NOW + timedelta(minutes=20), instance=instance) == "All is well."
+    store = open_store(settings)
+    routing = alarm_routing(settings)
+    dispatch_due(store, routing, now=NOW + timedelta(minutes=40))
+    store.close()
+    rules = [rule for rule, reason in told(settings) if reason != "all_resolved"]
+    assert sorted(set(rules)) == ["alerting_down:sensor:alerts_written", "alerting_down:sensor:every_night"]
+    assert told(settings)[-1][1] == "all_resolved"

@@ -131,7 +131,15 @@ def test_steps_of_escalation_come_in_order_and_may_be_a_routes_own(routing):
 
 
 def test_what_a_decision_depends_on(routing, tmp_path):
-    assert routing.routing_labels == {"alertname", "severity", "scenario", "owner", "metric_owner", "business_line"}
+    assert routing.routing_labels == {
+        "alertname",
+        "severity",
+        "drill",
+        "scenario",
+        "owner",
+        "metric_owner",
+        "business_line",
+    }
     alone = make_routing(
         tmp_path / "alone", "route: {receiver: r, group_by: ['...']}\nreceivers: [{name: r, channels: [file]}]"
     )
