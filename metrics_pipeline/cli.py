@@ -22,7 +22,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from metrics_pipeline import cli_alerts, cli_channels, cli_routes, cli_rules, cli_silences
+from metrics_pipeline import cli_alerts, cli_channels, cli_rehearse, cli_routes, cli_rules, cli_silences
 from metrics_pipeline.cli_alerts import alert_row, message_row
 from metrics_pipeline.cli_output import PROBLEM, JsonOption
 from metrics_pipeline.cli_output import console as _console
@@ -57,6 +57,7 @@ app.add_typer(cli_channels.app, name="channels")
 app.add_typer(cli_routes.app, name="routes")
 app.add_typer(cli_silences.app, name="silences")
 cli_silences.add_to_alerts(cli_alerts.app)
+cli_rehearse.add_to_alerts(cli_alerts.app)
 
 DayOption = Annotated[str | None, typer.Option("--day", metavar="YYYY-MM-DD", help="Default: the newest whole day.")]
 FromOption = Annotated[str | None, typer.Option("--from", metavar="YYYY-MM-DD", help="First day.")]

@@ -212,7 +212,7 @@ def evaluate(
         judged = Judging(con, published, now.astimezone(zone).replace(tzinfo=None), promotions, references)
         judged.run("verdicts", rules, span)
         stamp = Stamp(published.version, now.astimezone(UTC).replace(tzinfo=None), run_id)
-        table = _table(con.sql("SELECT * FROM found").to_arrow_table(), judged.ruleset, stamp)
+        table = verdict_table(con.sql("SELECT * FROM found").to_arrow_table(), judged.ruleset, stamp)
         paths = _write(con, table, evaluations_dir, stamp) if evaluations_dir is not None else ()
     return Evaluations(table, judged.sql, evaluations_dir, paths, tuple(rule.id for rule in rules), judged.errors)
 
@@ -364,8 +364,8 @@ def moment(day: date | datetime) -> datetime:
     return day if isinstance(day, datetime) else datetime(day.year, day.month, day.day)
 
 
-def _table(found: pa.Table, rules: pa.Table, stamp: Stamp) -> pa.Table:
-    """The verdicts with all `COLUMNS`; what is the same for a rule or a run is text once and a number in each row."""
+def verdict_table(found: pa.Table, rules: pa.Table, stamp: Stamp) -> pa.Table:
+    """What `Judging.run` found, with all `COLUMNS` and `severity`; what is the same for a rule or a run is text once and a number in each row."""
     number = found["rule_no"].combine_chunks()
     shared = {name: pa.DictionaryArray.from_arrays(number, rules[name].combine_chunks()) for name in OF_RULE}
     zeros = pc.multiply(number, 0)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -29,13 +29,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from metrics_pipeline.detection.promotions import PromotionDay
 from metrics_pipeline.detection.references import Reference
-from metrics_pipeline.rules.evaluate import Judging, moment
+from metrics_pipeline.rules.evaluate import Judging, Stamp, moment, verdict_table
 from metrics_pipeline.rules.model import Rule
 from metrics_pipeline.rules.statement import Span
 from metrics_pipeline.warehouse.read import Published
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 PIECE_DAYS = 28
 GRACE_DAYS = 1
@@ -276,6 +277,31 @@ def replay(
         unasked=scored.unasked(),
         errors=judging.errors,
     )
+
+
+def verdict_pieces(
+    published: Published,
+    rules: Sequence[Rule],
+    start: date | datetime,
+    until: date | datetime,
+    *,
+    errors: dict[str, str],
+    promotions: Sequence[PromotionDay] = (),
+    references: Sequence[Reference] = (),
+) -> Iterator[tuple[datetime, pa.Table]]:
+    """All verdicts of [start, until), shop-local, in stretches of four weeks: the end of each and its verdicts, in no order.
+
+    The columns are those of `evaluate`; slices of metrics that the source lacks are left out. `errors` is told which rules the
+    database cannot judge.
+    """
+    span = Span(moment(start), moment(until))
+    with published.connect(span.start, span.until) as con:
+        judging = Judging(con, published, datetime.max, promotions, references)
+        for piece in span.pieces(PIECE_DAYS):
+            judging.run("piece", rules, piece)
+            found = con.sql("SELECT * FROM found WHERE reason <> 'absent'").to_arrow_table()
+            errors.update(judging.errors)
+            yield piece.until, verdict_table(found, judging.ruleset, Stamp(published.version, piece.until, "replay"))
 
 
 def read_labels(path: Path) -> tuple[Label, ...]:

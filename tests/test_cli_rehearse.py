@@ -1,0 +1,63 @@
+"""`metrics alerts rehearse` as a person uses it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from metrics_pipeline.cli import app
+
+sys.path.insert(0, str(Path(__file__).parent / "rules"))
+from shop import Shop, day
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A shop whose orders fall on day 50."""
+    monkeypatch.setenv("METRICS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "200")
+    values = [200.0] * 70
+    values[50] = 60.0
+    Shop().add("orders_placed", values).publish(tmp_path / "home" / "warehouse" / "published")
+    return tmp_path
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, ["alerts", "rehearse", *map(str, arguments)])
+
+
+def test_messages_are_listed_and_counted_and_nothing_else_happens(home):
+    days = ("--from", day(45), "--to", day(60))
+    result = run(*days, "--json", "--out", home / "out")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert [(one["rule"], one["reason"]) for one in found["messages"] if one["reason"] != "unacknowledged"] == [
+        ("orders_anomaly", "first"),
+        ("orders_anomaly", "all_resolved"),
+    ]
+    assert found["messages"][0]["at"] == f"{day(51)} 03:00:00"
+    assert found["messages"][0]["slices"][0]["value"] == 60.0
+    assert found["summary"]["median"] == 0
+    assert found["told"][0]["ended_at"] == f"{day(52)} 03:00:00"
+    assert len(list((home / "out").rglob("*.html"))) == len(found["messages"])
+    assert not (home / "home" / "store.db").exists()
+    assert not (home / "home" / "messages").exists()
+
+
+def test_the_table_shows_value_and_expectation(home):
+    result = run("--from", day(45), "--to", day(60), "--rule", "orders_anomaly", "--ack", "03:30", "--at", "03:15")
+    assert result.exit_code == 0, result.output
+    line = next(line for line in result.stdout.splitlines() if " first " in line)
+    assert line.split() == [f"{day(51)}", "03:15", "first", "red", "orders_anomaly", "total", "60", "/", "200", "file"]
+    assert "unacknowledged" not in result.stdout
+
+
+def test_wrong_words_are_wrong_usage(home):
+    days = ("--from", day(45), "--to", day(60))
+    assert "did you mean orders_anomaly" in run(*days, "--rule", "orders_anomly").stderr
+    assert "write it as 09:30" in run(*days, "--ack", "morning").stderr
+    assert run("--from", day(50), "--to", day(40)).exit_code == 2
