@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from metrics_pipeline.cli_drills import EPILOG, alerts_drill
 from metrics_pipeline.cli_output import PROBLEM, JsonOption, opened_store, print_json, print_table, usage
 from metrics_pipeline.settings import Settings, load_settings
 
@@ -193,7 +194,8 @@ def alerts_held(as_json: JsonOption = False) -> None:
 
 
 def add_to_alerts(alerts: typer.Typer) -> None:
-    """Hang `ack`, `snooze` and `held` up below `metrics alerts`."""
+    """Hang `ack`, `snooze`, `held` and `drill` up below `metrics alerts`."""
+    alerts.command("drill", epilog=EPILOG)(alerts_drill)
     alerts.command("held", epilog="Example: [bold]metrics alerts held --json[/bold]")(alerts_held)
     alerts.command(
         "ack",

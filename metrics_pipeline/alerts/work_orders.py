@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 from metrics_pipeline.alerts.notice import RuleCard
 from metrics_pipeline.alerts.state import RANK
 from metrics_pipeline.alerts.tick import Tick
+from metrics_pipeline.routing.labels import is_drill
 from metrics_pipeline.store import Store
 from metrics_pipeline.store import work_orders as repository
 from metrics_pipeline.store.records import Feedback, OrderEvent, OrderState, WorkOrder
@@ -187,6 +188,8 @@ def give_feedback(store: Store, episode: str, *, is_useful: bool, reason: str, w
         rule = connection.execute(sa.select(episodes.c.rule).where(episodes.c.key == episode)).scalar_one_or_none()
         if rule is None:
             raise WorkOrderError(f"there is no episode {episode!r}; `metrics alerts show` lists those of an alert")
+        if is_drill(rule):
+            raise WorkOrderError(f"{episode!r} is a drill: it says nothing of a rule, so it takes no feedback")
         given = Feedback(episode, rule, is_useful, reason, who, now)
         repository.add_feedback(connection, given)
     return given

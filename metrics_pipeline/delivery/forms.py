@@ -18,8 +18,8 @@ PLANS = ((2, 10), (2, 5), (1, 10), (1, 5), (1, 3), (1, 1), (1, 0))
 """Languages and listed slices, the richest form first."""
 LONGEST, BRIEF = 600, 120
 """Bytes of each fact, and in the shortest form."""
-FACTS = ("worst", "band", "since", "where", "rule", "notified", "late", "owner")
-END_FACTS = ("where", "rule", "period", "notified", "owner")
+FACTS = ("drill", "worst", "band", "since", "where", "rule", "notified", "late", "owner")
+END_FACTS = ("drill", "where", "rule", "period", "notified", "owner")
 TONES = {"red": "red", "yellow": "yellow", "none": "green"}
 
 

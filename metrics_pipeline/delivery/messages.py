@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 from metrics_pipeline.alerts.notice import Notice, Slice
 from metrics_pipeline.delivery.words import Locale, number, period_name, slice_name, word
+from metrics_pipeline.routing.labels import is_drill
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -73,6 +74,12 @@ class Message:
         return notice.reason in ("some_resolved", "all_resolved", "cancelled")
 
     @cached_property
+    def is_drill(self) -> bool:
+        """Whether nothing in it is real. In a digest drills may stand beside alerts."""
+        notice = self.notice
+        return notice.rule.is_drill and not any(one.rule and not is_drill(one.rule) for one in notice.slices)
+
+    @cached_property
     def title(self) -> str:
         """One line, in the first language."""
         return self.title_in(self.wording.locales[0])
@@ -98,7 +105,7 @@ class Message:
         if not rule.asset_key:
             return base
         path = "/".join(quote(part, safe="") for part in rule.asset_key)
-        return f"{base}/assets/{path}?view=checks&checkDetail={quote(rule.id, safe='')}"
+        return f"{base}/assets/{path}?view=checks&checkDetail={quote(rule.alert or rule.id, safe='')}"
 
     @property
     def runbook(self) -> str:
@@ -119,12 +126,13 @@ class Message:
 
         first, rule = self.wording.locales[0], self.notice.rule
         where = slice_name(series.dimension, series.member, first)
+        mark = f"{word('drill', first)} · " if self.is_drill else ""
         return Plot(
             series=series,
-            title=f"{self.metric_name(first)} · {where}",
+            title=f"{mark}{self.metric_name(first)} · {where}",
             ascii_title=f"{rule.metric} {series.member if series.member.isascii() else ''}".strip(),
             unit=rule.unit,
-            tier="none" if self.is_over else self.notice.tier,
+            tier="none" if self.is_over or self.is_drill else self.notice.tier,
             alt=self.title,
         )
 
@@ -147,7 +155,7 @@ class Message:
         notice = self.notice
         head = f"[{self.status_in(locale)}] {self.metric_name(locale)}"
         if notice.reason == "digest":
-            head = f"[{word('digest', locale)}]"
+            head = f"[{self._marked(word('digest', locale), locale)}]"
             body = self._where(locale)
         elif notice.rule.kind == "alarm":
             body = self._count_sentence(locale)
@@ -156,7 +164,9 @@ class Message:
         else:
             worst = notice.slices[0]
             bound = self.bound(worst)
-            body = f"{slice_name(worst.dimension, worst.member, locale)} {self.number(worst.value)}"
+            body = slice_name(worst.dimension, worst.member, locale)
+            if worst.value is not None:
+                body += f" {self.number(worst.value)}"
             if bound is not None:
                 body += f"（阈值 {self.number(bound)}）" if locale == "zh" else f" (threshold {self.number(bound)})"
             if notice.counts.firing > 1:
@@ -175,9 +185,11 @@ class Message:
     def named_facts_in(self, locale: Locale) -> dict[str, str]:
         """The values by the name of their label (`words.WORDS`), in the order they are told."""
         notice, rule = self.notice, self.notice.rule
-        facts = {"what": self.metric_name(locale) + (f" ({rule.metric})" if rule.metric else "")}
+        facts = {"drill": self._drill_sentence(locale)} if self.is_drill else {}
+        facts |= {"what": self.metric_name(locale) + (f" ({rule.metric})" if rule.metric else "")}
         summary = rule.annotations.get("summary_zh" if locale == "zh" else "summary")
-        facts["rule"] = f"{rule.id}: {summary}" if summary else rule.id
+        name = rule.alert or rule.id
+        facts["rule"] = f"{name}: {summary}" if summary else name
         if rule.kind != "alarm":
             facts["bound"] = self._condition(locale)
             facts["period"] = period_name(notice.period, notice.grain)
@@ -241,7 +253,13 @@ class Message:
         ]
 
     def status_in(self, locale: Locale) -> str:
-        """`红色报警`, `RESOLVED`: the message in a word."""
+        """`红色报警`, `RESOLVED`, `演练 · 红色报警`: the message in a word or two."""
+        return self._marked(self._status(locale), locale)
+
+    def _marked(self, text: str, locale: Locale) -> str:
+        return f"{word('drill', locale)} · {text}" if self.is_drill else text
+
+    def _status(self, locale: Locale) -> str:
         if not self.is_over:
             return word(self.notice.tier if self.notice.tier != "none" else "yellow", locale)
         changes = {one.change for one in self.notice.slices if one.change not in BEYOND}
@@ -276,6 +294,14 @@ class Message:
             return f"发送前已有 {len(self.over)} 个所列切片结束，随后会有结束通知。"
         return f"Of the slices listed, {len(self.over)} ended before this was sent; a message about the end follows."
 
+    def _drill_sentence(self, locale: Locale) -> str:
+        if self.is_over:
+            return "演练已结束，没有真实报警。" if locale == "zh" else "The drill is over; nothing real had happened."
+        ack = f"metrics alerts ack {self.notice.rule.id}"
+        if locale == "zh":
+            return f"这是演练，不是真实报警。请像真实报警一样确认：{ack} --by <姓名>"
+        return f"This is a drill, no real alert. Acknowledge it as if it were one: {ack} --by <name>"
+
     def _incident_sentence(self, locale: Locale) -> str:
         """What else breaches below the headline."""
         notice = self.notice
@@ -293,6 +319,8 @@ class Message:
     def _slice_name(self, one: Slice, locale: Locale) -> str:
         """The slice, with its metric where that is not the message's own."""
         where = slice_name(one.dimension, one.member, locale)
+        if not self.is_drill and is_drill(one.rule or self.notice.rule.id):
+            where = f"{word('drill', locale)} · {where}"
         if not one.rule:
             return where
         names = (one.name_zh, one.name_en) if locale == "zh" else (one.name_en, one.name_zh)
@@ -331,7 +359,9 @@ class Message:
         return ", ".join(said)
 
     def _how_bad(self, one: Slice, locale: Locale) -> str:
-        text = f"{slice_name(one.dimension, one.member, locale)} {self.number(one.value)}"
+        text = slice_name(one.dimension, one.member, locale)
+        if one.value is not None:
+            text += f" {self.number(one.value)}"
         if (bound := self.bound(one)) is not None:
             text += f"，阈值 {self.number(bound)}" if locale == "zh" else f", threshold {self.number(bound)}"
         if one.baseline is not None and self.notice.rule.expression != "value":

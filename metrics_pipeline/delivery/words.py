@@ -38,6 +38,7 @@ WORDS: Final[dict[str, dict[Locale, str]]] = {
     "link": {"zh": "查看检查", "en": "Open the check"},
     "notified": {"zh": "通知原因", "en": "Why now"},
     "late": {"zh": "注意", "en": "Note"},
+    "drill": {"zh": "演练", "en": "DRILL"},
     "slice": {"zh": "切片", "en": "Slice"},
     "change": {"zh": "状态", "en": "Status"},
     "value": {"zh": "当前值", "en": "Value"},

@@ -32,6 +32,14 @@ PIPELINE: Final[Mapping[str, str]] = {"pipeline_failed": "job", "alerting_down":
 DRILL: Final = "drill"
 """Label of drills: the id of the rule that is drilled. It is part of every group, so a drill is told by itself."""
 
+NAMELESS_DRILL: Final[Mapping[str, str]] = {"alertname": "drill", "scenario": "drill"}
+"""Labels of a drill that is of no rule."""
+
+
+def is_drill(rule: str) -> bool:
+    """Whether alerts of a rule of this id are drills: `drill:<rule>`."""
+    return rule.startswith(f"{DRILL}:")
+
 
 def pipeline_labels(alertname: str) -> dict[str, str]:
     """The labels that all alarms of this name share, but for the severity, which is red.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from metrics_pipeline.routing.channels import ChannelCard, channel_cards
 from metrics_pipeline.routing.decide import Routing
 from metrics_pipeline.routing.document import Document
-from metrics_pipeline.routing.labels import DRILL, PIPELINE, pipeline_labels, rule_labels
+from metrics_pipeline.routing.labels import DRILL, NAMELESS_DRILL, PIPELINE, pipeline_labels, rule_labels
 from metrics_pipeline.routing.lint import Universe, lint_people, lint_routes, lint_rules
 from metrics_pipeline.routing.model import Receiver, Route, RoutesFile
 from metrics_pipeline.routing.people import Directory, PeopleFile, no_environment
@@ -61,7 +61,7 @@ def load_routing(
         all_rules = [rule for rule in rules if rule.metric in metrics]
         of_rules = [(rule_labels(rule, metrics[rule.metric], directory), rule.by) for rule in all_rules]
         of_pipeline = [(pipeline_labels(name), (label, DRILL)) for name, label in PIPELINE.items()]
-        universe = Universe.of([*of_rules, *of_pipeline])
+        universe = Universe.of([*of_rules, *of_pipeline, (NAMELESS_DRILL, (DRILL,))])
         if people is not None and people_document.path.exists():
             people_document.problems += lint_rules(all_rules, directory)
     if people is not None:

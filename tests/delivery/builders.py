@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import timedelta
 
-from metrics_pipeline.alerts.notice import Counts, Notice, Point, Series, Slice
+from metrics_pipeline.alerts.notice import Counts, Notice, Point, RuleCard, Series, Slice
 from metrics_pipeline.delivery.channels import PermanentFailure, TemporaryFailure
 from metrics_pipeline.delivery.messages import Message
 from tests.alerts.builders import DAY, NOW, make_card
@@ -69,6 +69,21 @@ def make_end(**changes) -> Notice:
             "series": None,
             **changes,
         }
+    )
+
+
+def make_drill_card(**changes) -> RuleCard:
+    """The card of a drill of the rule of `make_card`."""
+    fields = {"alert": "refund_rate_surge", "drill_until": "2025-11-12T04:40:00+00:00", **changes}
+    return make_card("drill:refund_rate_surge", **fields)
+
+
+def make_drill(**changes) -> Notice:
+    """A drill: no numbers, because nothing was measured."""
+    blank = dict.fromkeys(("value", "observed", "baseline", "lower", "upper", "yellow_bound", "red_bound"))
+    one = make_slice(**{**blank, "instance": "drill:refund_rate_surge{region=华北}"})
+    return make_notice(
+        **{"rule": make_drill_card(), "slices": (one,), "counts": Counts(new=1, firing=1, red=1), **changes}
     )
 
 

@@ -13,7 +13,7 @@ from metrics_pipeline.alerts.notice import Counts, Notice
 from metrics_pipeline.delivery.messages import Wording, compose
 from metrics_pipeline.delivery.words import number, slice_name
 from tests.alerts.builders import make_card
-from tests.delivery.builders import make_end, make_notice, make_slice
+from tests.delivery.builders import make_drill, make_drill_card, make_end, make_notice, make_slice
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -43,6 +43,7 @@ CASES = {
     ),
     "corrected_en": (make_end(slices=(make_slice(change="corrected", value=0.051),)), Wording("en")),
     "storm_zh": (STORM, Wording("zh")),
+    "drill_zh": (make_drill(), Wording("zh")),
 }
 
 
@@ -82,6 +83,32 @@ def test_a_late_message_says_that_it_is_over_already():
     notice = make_notice()
     message = compose(notice, Wording("en"), over=[notice.slices[0].instance])
     assert "Of the slices listed, 1 ended before this was sent" in message.text
+
+
+def test_a_drill_says_so_first_in_both_languages():
+    message = compose(make_drill(), Wording("en"))
+    assert message.title == "[DRILL · RED] Refund rate: region=华北"
+    assert message.title_in("zh") == "[演练 · 红色报警] 退款率：地区=华北"
+    for locale in ("zh", "en"):
+        name, sentence = next(iter(message.named_facts_in(locale).items()))
+        assert (name, "metrics alerts ack drill:refund_rate_surge --by" in sentence) == ("drill", True)
+    assert message.plot.tier == "none"
+    end = compose(
+        make_drill(reason="all_resolved", counts=Counts(ended=1), slices=(make_slice(change="resolved", value=None),))
+    )
+    assert end.title == "[演练 · 已恢复] 退款率：地区=华北"
+
+
+def test_a_digest_with_a_drill_in_it_is_no_drill_but_names_it():
+    drill = make_slice("华东", rule="drill:refund_rate_surge", name_en="Refund rate")
+    digest = compose(make_notice(reason="digest", slices=(make_slice(), drill)), Wording("en"))
+    assert digest.title.startswith("[DIGEST]: 2 slices")
+    assert [row.cells[0] for row in digest.table_rows] == ["region=华北", "Refund rate · DRILL · region=华东"]
+    turned = make_notice(
+        reason="digest", rule=make_drill_card(), slices=(make_slice(), make_slice("华东", rule="refund_rate_surge"))
+    )
+    assert not compose(turned).is_drill
+    assert [row.cells[0] for row in compose(turned).table_rows] == ["演练 · 地区=华北", "refund_rate_surge · 地区=华东"]
 
 
 def test_names_are_escaped_in_html_and_kept_in_text():

@@ -18,7 +18,7 @@ from metrics_pipeline.delivery.channels import PermanentFailure, TemporaryFailur
 from metrics_pipeline.delivery.channels.smtp import SmtpChannel
 from metrics_pipeline.delivery.messages import compose
 from metrics_pipeline.settings import SettingsError
-from tests.delivery.builders import make_end, make_notice
+from tests.delivery.builders import make_drill, make_end, make_notice
 
 MESSAGE = compose(make_notice())
 
@@ -99,6 +99,12 @@ def test_a_mail_without_a_series_has_no_image(serve):
         "text/html",
     ]
     assert mailbox.mails[0]["X-Priority"] is None
+
+
+def test_the_subject_of_a_drill_begins_with_the_word(serve):
+    mailbox = Mailbox()
+    channel(serve(mailbox)).send(compose(make_drill()), "ops@shop.example")
+    assert mailbox.mails[0]["Subject"] == "[演练 · 红色报警] 退款率：地区=华北"
 
 
 def test_the_same_message_has_the_same_id_on_every_attempt(serve):

@@ -17,7 +17,7 @@ from metrics_pipeline.delivery.channels.posting import parse_retry_after
 from metrics_pipeline.delivery.channels.redaction import keep_secret
 from metrics_pipeline.delivery.channels.webhook import WebhookChannel
 from metrics_pipeline.delivery.messages import compose
-from tests.delivery.builders import make_end, make_notice
+from tests.delivery.builders import make_drill, make_end, make_notice
 from tests.delivery.vendor_stub import Answer
 
 MESSAGE, END = compose(make_notice()), compose(make_end())
@@ -51,6 +51,16 @@ def test_an_end_is_a_type_of_its_own(stub):
     stub.webhook_secret = SECRET
     webhook(stub).send(END, "")
     assert (stub.events[0]["type"], stub.events[0]["data"]["severity"]) == ("metrics_pipeline.alert.resolved", "none")
+
+
+def test_a_drill_is_no_alert_for_whoever_acts_on_the_type(stub):
+    stub.webhook_secret = SECRET
+    webhook(stub).send(compose(make_drill()), "")
+    assert (stub.events[0]["type"], stub.events[0]["subject"]) == (
+        "metrics_pipeline.drill.firing",
+        "drill:refund_rate_surge",
+    )
+    assert stub.events[0]["data"]["title"].startswith("[演练 · ")
 
 
 def test_another_secret_and_an_old_signature_are_refused(stub):

@@ -23,6 +23,8 @@ from metrics_pipeline.delivery.messages import Message
 from metrics_pipeline.settings import SettingsError
 
 TYPE_PREFIX = "metrics_pipeline.alert"
+DRILL_PREFIX = "metrics_pipeline.drill"
+"""Of what is not real: a receiver that acts on alerts never sees a drill as one."""
 STATES = {"some_resolved": "partly_resolved", "all_resolved": "resolved", "cancelled": "cancelled"}
 
 
@@ -103,7 +105,7 @@ def event(message: Message, address: str = "") -> dict[str, Any]:
         "specversion": "1.0",
         "id": message.id,
         "source": message.wording.ui_url.rstrip("/") or "/",
-        "type": f"{TYPE_PREFIX}.{STATES.get(notice.reason, 'firing')}",
+        "type": f"{DRILL_PREFIX if message.is_drill else TYPE_PREFIX}.{STATES.get(notice.reason, 'firing')}",
         "subject": notice.rule.id,
         "time": notice.created_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
         "datacontenttype": "application/json",

@@ -1,0 +1,154 @@
+"""Drills: an alert that is made up to see whether the right people hear of it, and act.
+
+It goes the way of a real one (routes, groups, limits, silences, outbox, channels), is acknowledged and escalates like one, and
+is marked as a drill wherever it is seen. It ends when it was acknowledged or when its time is over. Nothing real knows of it:
+it has a rule and an instance of its own (`drill:<rule>`), opens no work order, mutes nothing, joins no incident, leaves no
+transition, and takes no feedback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, tzinfo
+
+from sqlalchemy.engine import Connection
+
+from metrics_pipeline.alerts.announcing import Announcement, announce, announced, withdraw
+from metrics_pipeline.alerts.notice import RuleCard, SeriesSource
+from metrics_pipeline.alerts.silencing import HeldBack, held_back
+from metrics_pipeline.routing.decide import Routing
+from metrics_pipeline.routing.labels import DRILL, NAMELESS_DRILL
+from metrics_pipeline.store import Store
+from metrics_pipeline.store import dispatch as rows
+from metrics_pipeline.store.dispatch import MarkRow
+from metrics_pipeline.store.records import Instance, Tier
+
+PREFIX = f"{DRILL}:"
+LASTS = timedelta(hours=2)
+"""Longer than the usual first step of an escalation."""
+NAMELESS = RuleCard(
+    id=NAMELESS_DRILL["alertname"],
+    metric="",
+    name_zh="报警演练",
+    name_en="Alert drill",
+    why="Whoever is on call should see it and acknowledge it.",
+    why_zh="值班人员应当看到并确认。",
+    labels={"scenario": NAMELESS_DRILL["scenario"]},
+    kind="alarm",
+)
+"""What a drill is about that is of no rule."""
+
+
+@dataclass(frozen=True)
+class Drill:
+    """A drill that was begun."""
+
+    instance: str
+    """`drill:refund_rate_surge{region=华北}`: what is acknowledged."""
+    until: datetime
+    """When it ends by itself (aware)."""
+    queued: tuple[str, ...]
+    """Keys of the messages queued now."""
+    held: tuple[HeldBack, ...]
+    """Who is to hear of it later, and what holds it back."""
+
+
+class DrillError(ValueError):
+    """A drill that cannot be begun; the message says why and what to do."""
+
+
+def start_drill(
+    store: Store,
+    card: RuleCard,
+    routing: Routing,
+    *,
+    now: datetime,
+    dimension: str = "all",
+    member: str = "all",
+    tier: Tier = "red",
+    grain: str = "day",
+    lasts: timedelta = LASTS,
+    series: SeriesSource | None = None,
+) -> Drill:
+    """Begin a drill of a rule on a slice. `card`: of the rule, or `NAMELESS`; `grain`: of the rule; `now`: aware.
+
+    Raises `DrillError` when one of this rule and slice goes on, or when it would not last.
+    """
+    if lasts <= timedelta():
+        raise DrillError("a drill has to last for a while; give a longer time")
+    until = now + lasts
+    wanted = Announcement(_drill_card(card, until), dimension, member, tier, grain)
+    with store.reading() as connection:
+        if any(one.key == wanted.instance for one in announced(connection, wanted.card.id)):
+            raise DrillError(f"{wanted.instance} goes on; acknowledge it, or end it with `metrics alerts drill --end`")
+    queued = announce(store, wanted, routing, now=now, series=series)
+    held = tuple(one for one in held_back(store) if one.instance == wanted.instance)
+    return Drill(wanted.instance, until, queued, held)
+
+
+def end_drills(
+    store: Store, routing: Routing, *, now: datetime, at_once: bool = False, series: SeriesSource | None = None
+) -> list[str]:
+    """End the drills that were acknowledged or whose time is over (`at_once`: all); returns their instances.
+
+    Whoever was told the beginning is told who took it on, and after how long.
+    """
+    ended = []
+    with store.reading() as connection:
+        found = _running(connection)
+    for one, card, ack in found:
+        if at_once or _is_over(card, ack, now):
+            texts = _end_texts(ack, one.evaluated_at, routing.local)
+            withdraw(store, one.key, routing, now=now, texts=texts, series=series)
+            ended.append(one.key)
+    return ended
+
+
+def is_drill_over(connection: Connection, now: datetime) -> bool:
+    """Whether a drill has to be ended. Costs one small query when none goes on."""
+    return any(_is_over(card, ack, now) for _, card, ack in _running(connection))
+
+
+def _running(connection: Connection) -> list[tuple[Instance, RuleCard, MarkRow | None]]:
+    found = announced(connection, PREFIX)
+    if not found:
+        return []
+    cards = _cards(connection, {one.rule for one in found})
+    marks = rows.marks(connection, {one.episode for one in found if one.episode})
+    return [(one, cards[one.rule], marks.get((one.episode or "", "ack"))) for one in found]
+
+
+def _cards(connection: Connection, rules: Collection[str]) -> dict[str, RuleCard]:
+    return {rule: RuleCard.from_json(card) for rule, card in rows.cards(connection, rules).items()}
+
+
+def _is_over(card: RuleCard, ack: MarkRow | None, now: datetime) -> bool:
+    return ack is not None or now >= datetime.fromisoformat(card.drill_until)
+
+
+def _drill_card(card: RuleCard, until: datetime) -> RuleCard:
+    return replace(
+        card,
+        id=f"{PREFIX}{card.id}",
+        alert=card.id,
+        labels={**card.labels, DRILL: card.id},
+        upstream=(),
+        parts=(),
+        drill_until=until.isoformat(),
+    )
+
+
+def _end_texts(ack: MarkRow | None, begun: datetime, local: tzinfo) -> dict[str, str]:
+    """What the end says: who acknowledged the drill, when, and how long that took."""
+    if ack is None:
+        return {
+            "summary": "The drill is over; nobody acknowledged it.",
+            "summary_zh": "演练结束，无人确认。",
+        }
+    minutes = max(0, round((ack.at - begun) / timedelta(minutes=1)))
+    clock = ack.at.astimezone(local).strftime("%H:%M")
+    return {
+        "summary": f"The drill is over: {ack.who} acknowledged it at {clock}, {minutes} min after it began.",
+        "summary_zh": f"演练结束：{ack.who} 于 {clock} 确认，用时 {minutes} 分钟。",
+    }
