@@ -84,6 +84,7 @@ def _start(
     from metrics_pipeline.alerts.cards import cards_of
     from metrics_pipeline.alerts.drills import NAMELESS, DrillError, start_drill
     from metrics_pipeline.library.catalogue import Catalogue
+    from metrics_pipeline.orchestration.series import recent_series
 
     card, dimension, member, grain = NAMELESS, "all", "all", "hour"
     if rule is not None:
@@ -101,6 +102,7 @@ def _start(
             tier="red" if severity == "red" else "yellow",
             grain=grain,
             lasts=lasts,
+            series=lambda keys: recent_series(settings, keys),
         )
     except DrillError as error:
         usage(str(error))

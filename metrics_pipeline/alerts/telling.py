@@ -149,7 +149,7 @@ def compose_notice(
         contributing=len(telling.contributors),
     )
     return notice, SeriesKey(
-        rule=first.rule,
+        rule=card.alert or first.rule,
         metric=card.metric,
         dimension=first.dimension,
         member=first.member,

@@ -6,11 +6,9 @@ what the verdicts do (`alerts`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
-from typing import Any
 
 import pyarrow.compute as pc
 from dagster import AssetKey, PartitionKeyRange
@@ -21,11 +19,12 @@ from dagster._core.storage.tags import (
 )
 
 from metrics_pipeline.alerts.cards import cards_of
-from metrics_pipeline.alerts.notice import Point, RuleCard, Series, SeriesKey
+from metrics_pipeline.alerts.notice import RuleCard, Series, SeriesKey
 from metrics_pipeline.library.catalogue import Metric
 from metrics_pipeline.orchestration.partitions import window_of
 from metrics_pipeline.orchestration.resources import Project
-from metrics_pipeline.rules.evaluate import Evaluations, evaluate, latest_verdicts
+from metrics_pipeline.orchestration.series import recent_series
+from metrics_pipeline.rules.evaluate import Evaluations, evaluate
 from metrics_pipeline.rules.model import Rule
 from metrics_pipeline.rules.seeds import read_seeds
 from metrics_pipeline.warehouse.read import Published
@@ -33,8 +32,6 @@ from metrics_pipeline.warehouse.window import Window
 
 JUDGED_DAYS = 35
 """The newest days of a window that are judged. Alerts need the recent past; older days are for `metrics rules replay`."""
-PLOT_DAYS = 56
-PLOT_HOURS = 24 * 7
 CONFIDENTIAL = "confidential"
 
 
@@ -136,40 +133,7 @@ def cards(project: Project) -> dict[str, RuleCard]:
 
 def series_of(project: Project, judgement: Judgement, keys: Sequence[SeriesKey]) -> dict[SeriesKey, Series]:
     """The recent past of these slices with the band and the bounds by which they were judged, night by night."""
-    found = {}
-    for key in keys:
-        days = PLOT_DAYS if key.grain == "day" else PLOT_HOURS // 24
-        start = (key.until - timedelta(days=days)).date()
-        frame = judgement.published.series(
-            key.metric,
-            dimension=key.dimension,
-            member=key.member,
-            grain=key.grain,
-            start=start,
-            until=key.until + (timedelta(days=1) if key.grain == "day" else timedelta(hours=1)),
-        )
-        verdicts = latest_verdicts(
-            project.settings.evaluations_dir, key.rule, key.dimension, key.member, start=start
-        ).to_dict("records")
-        judged: dict[Any, Any] = {row["period_start"].to_pydatetime(): row for row in verdicts}
-        points = []
-        for row in frame.to_dict("records"):
-            period = row["period_start"].to_pydatetime()
-            band = judged.get(period, {})
-            points.append(Point(period, _number(row["value"]), _number(band.get("lower")), _number(band.get("upper"))))
-        last = judged.get(key.until, {})
-        found[key] = Series(
-            tuple(points),
-            yellow_bound=_number(last.get("yellow_bound")),
-            red_bound=_number(last.get("red_bound")),
-            dimension=key.dimension,
-            member=key.member,
-        )
-    return found
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else float(value)
+    return recent_series(project.settings, keys, judgement.published)
 
 
 def rules_by_asset(project: Project, rules: Iterable[Rule]) -> dict[AssetKey, list[Rule]]:
