@@ -28,7 +28,7 @@ from metrics_pipeline.store import dispatch as rows
 from metrics_pipeline.store import outbox as outbox_rows
 from metrics_pipeline.store.bulk import chunks
 from metrics_pipeline.store.dispatch import NEVER_TOLD, DigestRow, FlappingRow, Group, Member, Pair
-from metrics_pipeline.store.records import NewNotification, Tier
+from metrics_pipeline.store.records import NewNotification, Tier, Told
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +86,8 @@ class Round:
         self._digests: dict[str, DigestRow] = {}
         self._changed_digests: dict[str, DigestRow] = {}
         self._notices: list[tuple[Notice, SeriesKey, str]] = []
+        self._about: dict[str, list[list[str]]] = {}
+        """Notification → what it tells of which episode."""
         self._sequences: dict[tuple[str, str], int] = {}
         self._recipients: dict[tuple[str, str, str], Recipient] = {}
 
@@ -174,6 +176,7 @@ class Round:
                     payload=notice.to_json(),
                     created_at=notice.created_at,
                     rule=notice.rule.id,
+                    about=self._about[notice.key],
                 )
                 for notice, group in notices
             ],
@@ -368,6 +371,11 @@ class Round:
         )
         notice, key = compose_notice(telling, self._cards, sequence=sequence, now=self._now)
         self._notices.append((notice, key, telling.group))
+        news, ends = list(news), list(ends)
+        told = [Told(one.episode, "news", one.tier, pair.tier, pair.held) for pair, one, _ in news]
+        told += [Told(one.episode, "ongoing", one.tier, one.tier, "") for one in telling.ongoing]
+        told += [Told(one.episode, "end", pair.tier, pair.tier, pair.held) for pair, one in ends]
+        self._about[notice.key] = [list(one) for one in told]
         for pair, member, _ in news:
             self._put(
                 pair._replace(tier=member.tier, notification=pair.notification or notice.key, held="", held_until=None)
@@ -458,6 +466,8 @@ class Round:
 
     def _wake(self, key: str, until: datetime | None) -> None:
         group = self._changed_groups.get(key) or self._groups.get(key)
+        if group is None:
+            group = rows.groups_by_key(self._connection, [key]).get(key)
         if group is not None and until is not None and (group.wake_at is None or until < group.wake_at):
             self._changed_groups[key] = group._replace(wake_at=until)
 

@@ -189,7 +189,7 @@ def episode_history(
 def notifications(
     store: Store, *, rule: str | None = None, states: Sequence[str] | None = None, limit: int = 200
 ) -> list[NotificationView]:
-    """Notifications, the newest first; `states`: queued, leased, sent, dead (default all)."""
+    """Notifications, the newest first; `states`: queued, leased, sent, dead, recalled (default all)."""
     last = (
         sa.select(deliveries.c.answer)
         .where(deliveries.c.notification == outbox.c.key)

@@ -65,7 +65,10 @@ def add_silence(
     expires_at: datetime,
     now: datetime,
 ) -> int:
-    """Write a silence; returns its number. Times: aware. Raises `SilencingError` when it would never hold."""
+    """Write a silence; returns its number. Times: aware. Raises `SilencingError` when it would never hold.
+
+    It also counts for what is queued and not sent yet: senders take that back (`recall`).
+    """
     if expires_at <= max(starts_at, now):
         raise SilencingError(f"the silence would be over at {expires_at.isoformat()}; give it a later end")
     if not author or not reason:

@@ -2,7 +2,8 @@
 
 At least once: a crash between sending and recording sends again (the message carries a stable id), a lease keeps two
 senders from sending the same row at once, and ends with the process that holds it, or by its time where that cannot be
-seen. Nothing leaves the outbox without a record of what the channel answered.
+seen. Nothing leaves the outbox without a record of what the channel answered; what people silenced while it waited is taken
+back (`alerts.recall`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from typing import Any
 from sqlalchemy.engine import Connection
 
 from metrics_pipeline.alerts.notice import Notice
+from metrics_pipeline.alerts.recall import is_muted, recall
 from metrics_pipeline.delivery.channels.channel import Channel, PermanentFailure, RateLimited, TemporaryFailure
 from metrics_pipeline.delivery.messages import Message, Wording, compose
+from metrics_pipeline.routing.decide import Routing, direct
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.store import Store
 from metrics_pipeline.store import alerts as alert_rows
@@ -71,6 +74,8 @@ class DeliveryReport:
     attempts: tuple[Delivery, ...]
     waiting: int
     """Rows that still have to be sent: later, by a channel that is not here, or by another sender."""
+    recalled: tuple[str, ...] = ()
+    """Keys of what was taken back unsent, because it was silenced meanwhile."""
 
     @property
     def sent(self) -> int:
@@ -100,12 +105,14 @@ def deliver_due(
     backoff: Backoff | None = None,
     sender: str | None = None,
     fallback: Callable[[], Sequence[str]] = tuple,
+    routing: Callable[[], Routing] = lambda: direct(()),
 ) -> DeliveryReport:
     """Send up to `limit` due notifications through the channels given, the most urgent first.
 
     `now`: aware; the clock of all records of this round. Rows of channels that are not given keep waiting. A channel's
     failure is recorded and never raised; `sender` names this sender (default: the process and a random part).
     `fallback`: receivers of what is given up, asked for only then; they also get the end of what they were told.
+    `routing`: where the labels of alerts come from that silences match, asked for only when something is silenced.
     """
     owner = sender or f"{process_name()}{_ROUND}{uuid.uuid4().hex[:8]}"
     pace = backoff or Backoff()
@@ -113,14 +120,24 @@ def deliver_due(
     attempts: list[Delivery] = []
     with store.writing("outbox") as connection:
         rows.release(connection, [one for one in rows.lease_owners(connection) if is_gone(one.partition(_ROUND)[0])])
+    recalled: list[str] = []
     while len(attempts) < limit:
         with store.writing("outbox") as connection:
             row = rows.lease_next(connection, channels=channels.keys(), owner=owner, now=now, until=now + LEASE)
+            is_stale = (
+                row is not None and not row.maybe_sent and is_muted(connection, row.reason, row.told, routing, now=now)
+            )
+            if row is not None and is_stale:
+                rows.put_back(connection, row)
         if row is None:
             break
+        if is_stale:
+            with store.writing("alerts") as connection:
+                recalled += recall(connection, routing, now=now)
+            continue
         attempts.append(_attempt(store, channels, row, now=now, words=words, pace=pace, fallback=fallback))
     with store.reading() as connection:
-        return DeliveryReport(tuple(attempts), rows.waiting_count(connection))
+        return DeliveryReport(tuple(attempts), rows.waiting_count(connection), tuple(recalled))
 
 
 def wording_from(settings: Settings) -> Wording:
@@ -141,6 +158,7 @@ def _attempt(
     channel, _, address = row.receiver.partition(":")
     title = row.group_key
     silent: str | None = None
+    refused = False
     try:
         message = _message(store, row, words)
         address = address or ",".join(message.notice.mentions)
@@ -148,7 +166,7 @@ def _attempt(
         answer = channels[channel].send(message, address)
         outcome = "sent"
     except TemporaryFailure as failure:
-        outcome, answer = "retry", str(failure)
+        outcome, answer, refused = "retry", str(failure), failure.refused
         if isinstance(failure, RateLimited):
             wait = failure.wait  # however often it was tried: nothing is wrong with the message
             silent = row.receiver if failure.only_address else channel
@@ -168,7 +186,7 @@ def _attempt(
     stand_ins = tuple(fallback()) if outcome == "dead" else ()
     with store.writing("outbox") as connection:
         if outcome == "retry":
-            rows.record_retry(connection, row, error=answer, at=now + wait, now=now)
+            rows.record_retry(connection, row, error=answer, at=now + wait, now=now, refused=refused)
         else:
             _record(connection, row, outcome, answer, stand_ins, now=now)
         if silent is not None:

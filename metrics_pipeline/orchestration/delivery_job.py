@@ -45,6 +45,7 @@ def build_delivery_job(settings: Settings) -> dg.JobDefinition:
                 limit=LIMIT,
                 backoff=Backoff(jitter=random.random),
                 fallback=lambda: fallback_receivers(settings, now=now),
+                routing=lambda: _routing(settings),
             )
         finally:
             store.close()
@@ -58,6 +59,7 @@ def build_delivery_job(settings: Settings) -> dg.JobDefinition:
                 "metrics/sent": str(report.sent),
                 "metrics/retry": str(report.retried),
                 "metrics/dead": str(len(report.dead)),
+                "metrics/recalled": str(len(report.recalled)),
             },
         )
         context.add_output_metadata(_metadata(report))
@@ -98,12 +100,19 @@ def fallback_receivers(settings: Settings, *, now: datetime) -> list[str]:
     return list(dict.fromkeys([*(recipient.key for recipient in found), "file"]))
 
 
+def _routing(settings: Settings) -> Any:
+    from metrics_pipeline.routing.load import routing_of
+
+    return routing_of(settings)
+
+
 def _metadata(report: Any) -> dict[str, Any]:
     columns = ("outcome", "receiver", "title", "answer")
     return {
         "sent": report.sent,
         "retry": report.retried,
         "dead": len(report.dead),
+        "recalled": len(report.recalled),
         "waiting": report.waiting,
         "deliveries": dg.MetadataValue.table(
             [

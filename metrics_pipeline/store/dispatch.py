@@ -423,6 +423,13 @@ def expire_silence(connection: Connection, number: int, *, who: str, now: dateti
     return changed.one_or_none() is not None
 
 
+def is_anything_muted(connection: Connection, now: datetime) -> bool:
+    """Whether a silence or a snooze holds at an instant."""
+    silence = sa.exists().where(silences.c.starts_at <= now, silences.c.expires_at > now)
+    snooze = sa.exists().where(episode_marks.c.kind == "snooze", episode_marks.c.until > now)
+    return bool(connection.execute(sa.select(sa.or_(silence, snooze))).scalar_one())
+
+
 def marks(connection: Connection, keys: Collection[str]) -> dict[tuple[str, str], MarkRow]:
     """Acknowledgements and snoozes of these episodes, by (episode, kind)."""
     found = _all(connection, MarkRow, sa.select(episode_marks), episode_marks.c.episode, keys)

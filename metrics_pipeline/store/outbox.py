@@ -1,20 +1,22 @@
 """The outbox: notifications wait here, in the same transaction as the decision, until a channel took them.
 
-A sender leases one row, sends, then records. Rows of one receiver and group leave in their sequence, so the end of an
-alert never overtakes its beginning; a dead row does not block those behind it.
+A sender leases one row, sends, then records. Rows of one receiver and group leave in their sequence, and rows that tell a
+receiver of the same alert leave in the order in which they were queued, whatever their groups (a digest has its own), so
+the end of an alert never overtakes its beginning. A dead row does not block those behind it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from metrics_pipeline.store.records import DeliveryRow, NewNotification, OutboxRow
-from metrics_pipeline.store.tables import deliveries, outbox
+from metrics_pipeline.store.bulk import chunks, write_columns
+from metrics_pipeline.store.records import DeliveryRow, NewNotification, OutboxRow, Told
+from metrics_pipeline.store.tables import deliveries, outbox, outbox_follows
 
 WAITING = ("queued", "leased")
 FORWARDED = " → "
@@ -23,9 +25,12 @@ FORWARDED = " → "
 
 def enqueue(connection: Connection, rows: Iterable[NewNotification]) -> None:
     """Queue notifications. Their keys must be new: a key that exists is an error of the caller."""
-    values = [{**row._asdict(), "state": "queued", "next_attempt_at": row.created_at} for row in rows]
+    listed = list(rows)
+    values = [{**row._asdict(), "state": "queued", "next_attempt_at": row.created_at} for row in listed]
     if values:
+        waits = _waits(connection, listed)
         connection.execute(sa.insert(outbox), values)
+        _save_waits(connection, waits)
 
 
 def last_sequences(connection: Connection, groups: Collection[str]) -> dict[tuple[str, str], int]:
@@ -43,7 +48,8 @@ def lease_next(
 ) -> OutboxRow | None:
     """Take the most urgent due row of these channels (red first, then the oldest), or None.
 
-    Due: queued and its time has come, or leased by a sender that did not come back; and first of its receiver and group.
+    Due: queued and its time has come, or leased by a sender that did not come back; and nothing waits that its receiver
+    has to be told before it.
     """
     earlier = outbox.alias("earlier")
     due = sa.or_(
@@ -56,9 +62,15 @@ def lease_next(
         earlier.c.sequence < outbox.c.sequence,
         earlier.c.state.in_(WAITING),
     )
+    before = outbox.alias("before")
+    follows = sa.exists().where(
+        outbox_follows.c.notification == outbox.c.key,
+        before.c.key == outbox_follows.c.follows,
+        before.c.state.in_(WAITING),
+    )
     first = (
         sa.select(outbox.c.id)
-        .where(due, ~overtakes, _of_channels(channels))
+        .where(due, ~overtakes, ~follows, _of_channels(channels))
         .order_by(sa.case((outbox.c.tier == "red", 0), else_=1), outbox.c.id)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -66,7 +78,13 @@ def lease_next(
     row = connection.execute(
         sa.update(outbox)
         .where(outbox.c.id == first.scalar_subquery())
-        .values(state="leased", lease_owner=owner, lease_until=until, attempts=outbox.c.attempts + 1)
+        .values(
+            state="leased",
+            lease_owner=owner,
+            lease_until=until,
+            attempts=outbox.c.attempts + 1,
+            maybe_sent=sa.or_(outbox.c.maybe_sent, outbox.c.state == "leased"),
+        )
         .returning(outbox)
     ).one_or_none()
     return None if row is None else OutboxRow._make(row)
@@ -82,19 +100,29 @@ def release(connection: Connection, owners: Collection[str]) -> None:
     connection.execute(
         sa.update(outbox)
         .where(outbox.c.state == "leased", outbox.c.lease_owner.in_(list(owners)))
-        .values(state="queued", lease_owner=None, lease_until=None)
+        .values(state="queued", lease_owner=None, lease_until=None, maybe_sent=True)
     )
 
 
 def record_sent(connection: Connection, row: OutboxRow, *, answer: str, now: datetime) -> bool:
     """Mark a leased row as sent and record the channel's answer; False when the lease was lost meanwhile."""
-    values = {"state": "sent", "sent_at": now, "last_error": None}
+    values = {"state": "sent", "sent_at": now, "last_error": None, "about": None}
     return _record(connection, row, values, outcome="sent", answer=answer, now=now)
 
 
-def record_retry(connection: Connection, row: OutboxRow, *, error: str, at: datetime, now: datetime) -> bool:
-    """Put a leased row back, to be tried again from `at`; False when the lease was lost meanwhile."""
-    values = {"state": "queued", "next_attempt_at": at, "last_error": error}
+def record_retry(
+    connection: Connection, row: OutboxRow, *, error: str, at: datetime, now: datetime, refused: bool = False
+) -> bool:
+    """Put a leased row back, to be tried again from `at`; False when the lease was lost meanwhile.
+
+    `refused`: the other side said, or never heard, enough to be sure that it has not got the message.
+    """
+    values = {
+        "state": "queued",
+        "next_attempt_at": at,
+        "last_error": error,
+        "maybe_sent": row.maybe_sent or not refused,
+    }
     return _record(connection, row, values, outcome="retry", answer=error, now=now)
 
 
@@ -156,10 +184,64 @@ def revive(connection: Connection, key: str, *, now: datetime) -> bool:
     changed = connection.execute(
         sa.update(outbox)
         .where(outbox.c.key == key, outbox.c.state == "dead")
-        .values(state="queued", next_attempt_at=now, attempts=0)
+        .values(state="queued", next_attempt_at=now, attempts=0, maybe_sent=True)
         .returning(outbox.c.id)
     )
     return changed.one_or_none() is not None
+
+
+def put_back(connection: Connection, row: OutboxRow) -> None:
+    """Give up the lease of a row that was not sent after all; it counts as not tried."""
+    connection.execute(
+        sa.update(outbox)
+        .where(outbox.c.id == row.id, outbox.c.state == "leased", outbox.c.lease_owner == row.lease_owner)
+        .values(state="queued", lease_owner=None, lease_until=None, attempts=row.attempts - 1)
+    )
+
+
+class QueuedRow(NamedTuple):
+    """A notification that no receiver has got, and what it is about."""
+
+    key: str
+    receiver: str
+    group_key: str
+    reason: str
+    told: list[Told]
+
+
+def recallable(connection: Connection) -> list[QueuedRow]:
+    """What is queued about alerts and certainly has not arrived, oldest first."""
+    columns = (outbox.c.key, outbox.c.receiver, outbox.c.group_key, outbox.c.reason, outbox.c.about)
+    query = sa.select(*columns).where(
+        outbox.c.state == "queued", outbox.c.about.is_not(sa.null()), ~outbox.c.maybe_sent
+    )
+    rows = connection.execute(query.order_by(outbox.c.id))
+    return [QueuedRow(row[0], row[1], row[2], row[3], [Told._make(one) for one in row[4]]) for row in rows]
+
+
+def recall(connection: Connection, key: str) -> bool:
+    """Take a queued row back; False when a sender has it. What waited for it now waits for what it waited for."""
+    mine = connection.execute(
+        sa.update(outbox)
+        .where(outbox.c.key == key, outbox.c.state == "queued", ~outbox.c.maybe_sent)
+        .values(state="recalled", about=None)
+        .returning(outbox.c.receiver, outbox.c.group_key, outbox.c.sequence)
+    ).one_or_none()
+    if mine is None:
+        return False
+    table = outbox_follows.c
+    before: set[str] = set(connection.execute(sa.select(table.follows).where(table.notification == key)).scalars())
+    earlier = sa.select(outbox.c.key).where(
+        outbox.c.receiver == mine[0],
+        outbox.c.group_key == mine[1],
+        outbox.c.sequence < mine[2],
+        outbox.c.state.in_(WAITING),
+    )
+    before |= set(connection.execute(earlier.order_by(outbox.c.sequence.desc()).limit(1)).scalars())
+    after: list[str] = list(connection.execute(sa.select(table.notification).where(table.follows == key)).scalars())
+    connection.execute(sa.delete(outbox_follows).where(sa.or_(table.notification == key, table.follows == key)))
+    _save_waits(connection, [_Wait(one, other) for one in after for other in sorted(before)])
+    return True
 
 
 def waiting_count(connection: Connection, *, now: datetime | None = None) -> int:
@@ -173,6 +255,37 @@ def waiting_count(connection: Connection, *, now: datetime | None = None) -> int
             )
         )
     return connection.execute(query).scalar_one()
+
+
+class _Wait(NamedTuple):
+    notification: str
+    follows: str
+
+
+def _save_waits(connection: Connection, waits: Collection[_Wait]) -> None:
+    if waits:
+        columns = {"notification": [one.notification for one in waits], "follows": [one.follows for one in waits]}
+        write_columns(connection, outbox_follows, columns, ignore=True)
+
+
+def _waits(connection: Connection, rows: Collection[NewNotification]) -> list[_Wait]:
+    """What each new row has to wait for beyond its own group: the newest row that tells the same receiver of the same alert."""
+    newest: dict[tuple[str, str], tuple[str, str]] = {}
+    query = sa.select(outbox.c.receiver, outbox.c.key, outbox.c.group_key, outbox.c.about).where(
+        outbox.c.state.in_(WAITING), outbox.c.about.is_not(sa.null())
+    )
+    for some in chunks({row.receiver for row in rows if row.about}):
+        for row in connection.execute(query.where(outbox.c.receiver.in_(some)).order_by(outbox.c.id)):
+            about: list[list[str]] = row.about
+            places = [(row.receiver, Told._make(one).instance) for one in about]
+            newest.update(dict.fromkeys(places, (row.key, row.group_key)))
+    found: list[_Wait] = []
+    for new in rows:
+        places = [(new.receiver, Told._make(one).instance) for one in new.about or ()]
+        before = dict.fromkeys(known for place in places if (known := newest.get(place)) is not None)
+        found += [_Wait(new.key, key) for key, group in before if group != new.group_key]
+        newest.update(dict.fromkeys(places, (new.key, new.group_key)))
+    return found
 
 
 def _of_channels(channels: Collection[str]) -> sa.ColumnElement[bool]:
@@ -193,6 +306,8 @@ def _record(
         .values(**values, lease_owner=None, lease_until=None)
         .returning(outbox.c.id)
     ).one_or_none()
+    if mine is not None and outcome != "retry":
+        connection.execute(sa.delete(outbox_follows).where(outbox_follows.c.notification == row.key))
     attempt = DeliveryRow(row.key, row.receiver, row.attempts, now, outcome, answer)
     connection.execute(sa.insert(deliveries).values(**attempt._asdict()))
     return mine is not None

@@ -22,7 +22,7 @@ Reason = Literal[
     "backfill_corrected",
     "manual",
 ]
-OutboxState = Literal["queued", "leased", "sent", "dead"]
+OutboxState = Literal["queued", "leased", "sent", "dead", "recalled"]
 
 
 class Instance(NamedTuple):
@@ -193,6 +193,24 @@ class Feedback(NamedTuple):
     at: datetime
 
 
+class Told(NamedTuple):
+    """What a notification tells of one episode, and what was so before: enough to take it back."""
+
+    episode: str
+    change: Literal["news", "ongoing", "end"]
+    tier: Tier
+    """News and what goes on: told at this tier. An end: it had been told at this tier."""
+    before: Tier
+    """Told before at this tier; none: not told."""
+    held: str
+    """Why it had been held back; '': it had not."""
+
+    @property
+    def instance(self) -> str:
+        """The alert of the episode."""
+        return self.episode.rpartition("@")[0]
+
+
 class OutboxRow(NamedTuple):
     """One notification to one receiver."""
 
@@ -214,6 +232,15 @@ class OutboxRow(NamedTuple):
     last_error: str | None
     sent_at: datetime | None
     rule: str = ""
+    about: list[list[str]] | None = None
+    """The fields of a `Told` for each alert it tells of; None: of no alert, or sent."""
+    maybe_sent: bool = False
+    """An attempt ended without the other side's word: it may have got the message."""
+
+    @property
+    def told(self) -> list[Told]:
+        """What it tells of each alert."""
+        return [Told._make(one) for one in self.about or ()]
 
 
 class NewNotification(NamedTuple):
@@ -229,6 +256,8 @@ class NewNotification(NamedTuple):
     created_at: datetime
     rule: str = ""
     """The rule it is about first; a group or a digest may hold several."""
+    about: list[list[str]] | None = None
+    """The fields of a `Told` for each alert it tells of; None: of no alert."""
 
 
 class DeliveryRow(NamedTuple):

@@ -186,8 +186,18 @@ outbox = sa.Table(
     sa.Column("last_error", sa.Text),
     sa.Column("sent_at", Instant),
     _text("rule", server_default=""),
+    sa.Column("about", sa.JSON(none_as_null=True)),
+    _flag("maybe_sent"),
     sa.UniqueConstraint("receiver", "group_key", "sequence"),
     sa.Index("ix_outbox_due", "state", "next_attempt_at"),
+)
+
+outbox_follows = sa.Table(
+    "outbox_follows",
+    metadata,
+    _text("notification", primary_key=True),
+    _text("follows", primary_key=True),
+    comment="Notifications that wait for one of another group, because both tell their receiver of the same alert.",
 )
 
 deliveries = sa.Table(

@@ -65,6 +65,10 @@ class VendorStub:
         self.posts: list[Post] = []
         self.scripted: list[Answer] = []
         """Answers given before anything else, one a request."""
+        self.down: Answer | None = None
+        """Answers everything while it is set: the vendor is down. Status 0 hangs up."""
+        self.lost_answers = 0
+        """So many of the next requests are taken, but their sender never hears of it."""
         self.delay = 0.0
         self.dingtalk: dict[str, Bot] = {}
         self.wecom: dict[str, Bot] = {}
@@ -103,23 +107,32 @@ class VendorStub:
     def answer(self, post: Post) -> Answer:
         with self._lock:
             self.posts.append(post)
+            if self.down is not None:
+                return self.down
             if self.scripted:
                 return self.scripted.pop(0)
-            if post.path == "/robot/send":
-                return self._dingtalk(post)
-            if post.path == "/cgi-bin/webhook/send":
-                return self._wecom(post)
-            if post.path.startswith("/open-apis/bot/v2/hook/"):
-                return self._feishu(post)
-            if post.path.startswith("/open-apis/"):
-                return self._feishu_app(post)
-            if "x-acs-action" in post.headers:
-                return self._aliyun(post)
-            if "x-tc-action" in post.headers:
-                return self._tencent(post)
-            if post.path == "/webhook":
-                return self._webhook(post)
-            return Answer({"error": "no such path"}, 404)
+            answer = self._taken(post)
+            if self.lost_answers:
+                self.lost_answers -= 1
+                return Answer(status=0)
+            return answer
+
+    def _taken(self, post: Post) -> Answer:
+        if post.path == "/robot/send":
+            return self._dingtalk(post)
+        if post.path == "/cgi-bin/webhook/send":
+            return self._wecom(post)
+        if post.path.startswith("/open-apis/bot/v2/hook/"):
+            return self._feishu(post)
+        if post.path.startswith("/open-apis/"):
+            return self._feishu_app(post)
+        if "x-acs-action" in post.headers:
+            return self._aliyun(post)
+        if "x-tc-action" in post.headers:
+            return self._tencent(post)
+        if post.path == "/webhook":
+            return self._webhook(post)
+        return Answer({"error": "no such path"}, 404)
 
     # -- DingTalk: open.dingtalk.com, custom bot ------------------------------------------------------------------
 

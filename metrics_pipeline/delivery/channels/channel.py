@@ -26,12 +26,25 @@ class Failure(Exception):
 
 
 class TemporaryFailure(Failure):
-    """The other side did not take the message now; the same message may be sent again."""
+    """The other side did not take the message now; the same message may be sent again.
 
-    def __init__(self, answer: str, *, code: str = "", mend: str = "", retry_after: timedelta | None = None) -> None:
+    `refused`: whether that is certain. Default: yes when the other side gave a code; a connection that broke while
+    the message was under way leaves it open.
+    """
+
+    def __init__(
+        self,
+        answer: str,
+        *,
+        code: str = "",
+        mend: str = "",
+        retry_after: timedelta | None = None,
+        refused: bool | None = None,
+    ) -> None:
         super().__init__(answer, code=code, mend=mend)
         self.retry_after = retry_after
         """How long the other side asked to wait."""
+        self.refused = bool(code) if refused is None else refused
 
 
 class RateLimited(TemporaryFailure):
@@ -40,7 +53,7 @@ class RateLimited(TemporaryFailure):
     def __init__(
         self, answer: str, *, retry_after: timedelta, code: str = "", mend: str = "", only_address: bool = False
     ) -> None:
-        super().__init__(answer, code=code, mend=mend, retry_after=retry_after)
+        super().__init__(answer, code=code, mend=mend, retry_after=retry_after, refused=True)
         self.wait = retry_after
         self.only_address = only_address
 

@@ -36,7 +36,7 @@ class FileChannel:
             _replace(self.folder / f"{stem}.json", json.dumps(facts, ensure_ascii=False, indent=1))
             _replace(path, message.html_page())
         except OSError as error:
-            raise TemporaryFailure(f"{self.folder}: {error.strerror}; make the folder writable") from None
+            raise TemporaryFailure(f"{self.folder}: {error.strerror}; make the folder writable", refused=True) from None
         return str(path)
 
 

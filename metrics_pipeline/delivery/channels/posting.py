@@ -22,6 +22,8 @@ A_MINUTE = timedelta(minutes=1)
 LONGEST_WAIT = timedelta(days=1)
 ANSWER_CHARACTERS = 500
 _PASSING = (408, 409, 425)
+_OPEN = (408, 502, 504)
+"""Whoever answered does not know whether the message was taken."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Reply:
         if self.status == 429:
             return RateLimited(answer, code=code, retry_after=wait or A_MINUTE)
         if self.status in _PASSING or self.status >= 500:
-            return TemporaryFailure(answer, code=code, retry_after=wait)
+            return TemporaryFailure(answer, code=code, retry_after=wait, refused=self.status not in _OPEN)
         return PermanentFailure(answer, code=code)
 
     @property
@@ -104,6 +106,8 @@ def post(
         with httpx.Client(timeout=timeout) as client:
             answer = client.post(url, content=body, data=form, files=files, headers=headers)
             text = answer.text
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        raise TemporaryFailure(f"{where}: {redacted(str(error)) or type(error).__name__}", refused=True) from None
     except httpx.TimeoutException:
         raise TemporaryFailure(f"{where} did not answer within {timeout:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:

@@ -108,13 +108,15 @@ class SmtpChannel:
         if not address:
             raise PermanentFailure("the receiver has no address; expected smtp:<address>")
         mail = self.compose(message, address)
+        is_connected = False
         try:
             with self._connected() as server:
+                is_connected = True
                 return self._deliver(server, mail, address)
         except smtplib.SMTPAuthenticationError as error:
-            raise TemporaryFailure(f"{self._where}: login refused: {self._text(error)}") from None
+            raise TemporaryFailure(f"{self._where}: login refused: {self._text(error)}", refused=True) from None
         except (smtplib.SMTPConnectError, smtplib.SMTPHeloError) as error:
-            raise TemporaryFailure(f"{self._where}: {self._text(error)}") from None
+            raise TemporaryFailure(f"{self._where}: {self._text(error)}", refused=True) from None
         except smtplib.SMTPResponseException as error:
             raise self._failure(error.smtp_code, self._text(error)) from None
         except smtplib.SMTPRecipientsRefused as error:
@@ -123,7 +125,8 @@ class SmtpChannel:
         except smtplib.SMTPNotSupportedError as error:
             raise PermanentFailure(f"{self._where}: {error}") from None
         except (OSError, smtplib.SMTPException) as error:  # time-outs, TLS errors and broken connections among them
-            raise TemporaryFailure(f"{self._where}: {self._hidden(str(error)) or type(error).__name__}") from None
+            said = self._hidden(str(error)) or type(error).__name__
+            raise TemporaryFailure(f"{self._where}: {said}", refused=not is_connected) from None
 
     def compose(self, message: Message, address: str) -> EmailMessage:
         """The email: text, HTML, and the plot as a related PNG part."""
@@ -167,7 +170,8 @@ class SmtpChannel:
             server.ehlo()
         elif self.security == "starttls" and self.user and self.host not in LOCAL:
             raise TemporaryFailure(
-                f"{self._where} offers no encryption; the password is not sent in the clear: use smtps:// or another port"
+                f"{self._where} offers no encryption; the password is not sent in the clear: use smtps:// or another port",
+                refused=True,
             )
         if self.user:
             server.login(self.user, self.password)
@@ -188,7 +192,7 @@ class SmtpChannel:
         return self.sender.rpartition("<")[2].rstrip("> ") or self.sender
 
     def _failure(self, code: int, answer: str) -> TemporaryFailure | PermanentFailure:
-        return PermanentFailure(answer) if 500 <= code < 600 else TemporaryFailure(answer)
+        return PermanentFailure(answer) if 500 <= code < 600 else TemporaryFailure(answer, refused=True)
 
     def _text(self, error: smtplib.SMTPResponseException) -> str:
         return self._hidden(f"{error.smtp_code} {_decoded(error.smtp_error)}")
