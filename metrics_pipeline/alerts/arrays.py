@@ -454,7 +454,8 @@ def _follow(before: _Before, verdict: _Verdicts, sifted: _Sifted, counts: _Count
     begun = np.where(sifted.counted, counts.breach_period, before.breach_period)
     episode = np.where(tier == 0, NEVER, np.where(before.opened, before.episode_period, begun))
     shifted = np.where(sifted.restated, before.changes, (before.changes << 1) & ((1 << CHANGE_BITS) - 1))
-    changes = np.where(sifted.counted, shifted, before.changes) | (tier != before.tier)
+    worsened = (before.tier == TIERS.index("yellow")) & (tier == TIERS.index("red"))
+    changes = np.where(sifted.counted, shifted, before.changes) | ((tier != before.tier) & ~worsened)
     recent = np.bitwise_count(changes & ((1 << verdict.flap_periods) - 1))
     return _After(
         moves=moves,

@@ -521,6 +521,8 @@ class Round:
                 added.append((new, one, "new" if new.tier == "none" else "escalated"))
                 self._put(new)
                 self._added[group.key].append(new)
+            if not added and not recipient.mentions:
+                continue  # they know, and there is nobody to call: `repeat_interval` says it again
             wait = self._purse.take(bucket_keys(self._routing.limits, recipient, red=True))
             if wait is not None:
                 for new, _, _ in added:

@@ -155,7 +155,8 @@ class Policy:
     keep_firing_for: int = 0
     """Further quiet periods after the first one until it ends."""
     flap_changes: int = 5
-    """So many periods in which the tier changed make the alert flapping; half as many end that."""
+    """So many periods in which the tier changed make the alert flapping; half as many end that. Yellow that turns red does not
+    count: it gets worse, it does not come and go."""
     flap_periods: int = 14
     """The window of `flap_changes`, the newest period included."""
 
@@ -278,7 +279,7 @@ def advance(
         since_period=verdict.period_start,
         episode=episode,
         is_corrected=judged.is_corrected and episode is not None,
-        changes=judged.changes | (tier != before.tier),
+        changes=judged.changes | (tier != before.tier and (before.tier, tier) != ("yellow", "red")),
     )
     return _flapping(before, after, policy), Transition(before, after, _reason(following.reason, before, verdict))
 

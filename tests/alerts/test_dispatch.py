@@ -586,6 +586,16 @@ def test_a_red_that_nobody_takes_on_goes_to_the_next_person(desk):
     assert len(desk.contract()) == 3
 
 
+def test_who_knows_of_a_red_already_is_not_the_next_person(desk):
+    desk.route(ESCALATING.replace("{name: boss, people: [wang], channels: [sms]}", "{name: boss, channels: [file]}"))
+    desk.tick("red")
+    desk.wait(hours=5)
+    assert [(one.receiver, one.reason) for one in desk.notices()] == [
+        ("file", "first"),
+        ("smtp:everybody@shop.example", "unacknowledged"),
+    ]
+
+
 def test_an_acknowledged_red_goes_no_further_and_goes_on_when_that_is_over(desk):
     desk.route(ESCALATING)
     desk.tick("red")

@@ -165,6 +165,17 @@ def test_tiers_that_change_too_often_flag_the_alert_until_it_is_stable():
     assert again.changes == instance.changes
 
 
+def test_an_alert_that_gets_worse_does_not_come_and_go():
+    policy = Policy(flap_changes=5, flap_periods=14)
+    flags = {}
+    for story in ("yellow red ok yellow red ok ok", "yellow red yellow red yellow red yellow red yellow red"):
+        instance = None
+        for number, tier in enumerate(story.split()):
+            instance, _ = advance(instance, make_verdict(tier, number), policy)
+        flags[story] = instance.is_flapping
+    assert list(flags.values()) == [False, True], "two alerts in a week, and one that swings between two tiers"
+
+
 def test_a_changed_rule_that_clears_the_same_data_is_called_so():
     instance, _ = advance(None, make_verdict("red"))
     later = make_verdict("ok", rule_hash="r2")
