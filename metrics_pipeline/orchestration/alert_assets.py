@@ -5,14 +5,18 @@ Here: which verdicts are applied, and what the run shows of it. Not here: states
 rebuilds and judges the same days again.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
 
 from metrics_pipeline.alerts.apply import AppliedReport, apply_verdicts, retire_rules
+from metrics_pipeline.delivery.standing import Standing, masked, receivers_of
 from metrics_pipeline.orchestration.instance import WRITER_POOL
 from metrics_pipeline.orchestration.judging import Judgement, cards, judge, series_of
 from metrics_pipeline.orchestration.keys import EVALUATIONS_KEY, HOURLY, OUTBOX_KEY, SILENT_TAG
+from metrics_pipeline.orchestration.outbox_check import DELIVERIES, check_result, look, standing_metadata
 from metrics_pipeline.orchestration.resources import Project
 from metrics_pipeline.routing.load import routing_of
 from metrics_pipeline.rules.load import RuleSet
@@ -32,10 +36,11 @@ def build_outbox_asset(project: Project) -> dg.AssetsDefinition:
         description="Alert states, episodes and the messages to send; written in one transaction, told by the outbox.",
         deps=[EVALUATIONS_KEY],
         tags={"layer": "alerts"},
+        check_specs=[DELIVERIES],
         pool=WRITER_POOL,
         retry_policy=dg.RetryPolicy(max_retries=2, delay=5),
     )
-    def outbox(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    def outbox(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster refuses [None] beside checks
         tags = context.run.tags
         judgement = judge(project, tags, run_id=context.run_id)
         is_hourly = tags.get("metrics/kind") == HOURLY
@@ -43,7 +48,12 @@ def build_outbox_asset(project: Project) -> dg.AssetsDefinition:
         report = apply_judgement(project, judgement, silent=silent, run_id=context.run_id)
         if not is_hourly:  # an hourly run leaves the daily tables as they were
             forget_published(project, judgement)
-        return dg.MaterializeResult(metadata=_metadata(report, silent=silent))
+        found, told = _deliveries(project, report.notifications)
+        context.instance.add_run_tags(context.run_id, {"metrics/messages": str(len(report.notifications))})
+        return dg.MaterializeResult(
+            metadata={**_metadata(report, silent=silent), **told, **standing_metadata(found)},
+            check_results=[check_result(found)],
+        )
 
     return outbox
 
@@ -80,6 +90,23 @@ def forget_published(project: Project, judgement: Judgement) -> None:
     """Forget the touched days that this run published and judged."""
     with connect_build(project.settings.build_path) as con:
         forget_touched_before(con, judgement.window.until, judgement.published.created_at)
+
+
+def _deliveries(project: Project, keys: Sequence[str]) -> tuple[Standing, dict[str, Any]]:
+    """How deliveries stand before these messages are sent, and for whom they are, as metadata."""
+    store = open_store(project.settings)
+    try:
+        with store.reading() as connection:
+            receivers = receivers_of(connection, keys)
+        found = look(store, now=project.now())
+    finally:
+        store.close()
+    by_channel = Counter(receiver.partition(":")[0] for receiver in receivers)
+    by_receiver = Counter(masked(receiver) for receiver in receivers)
+    return found, {
+        "messages_by_channel": dg.MetadataValue.json(dict(sorted(by_channel.items()))),
+        "messages_by_receiver": dg.MetadataValue.json(dict(sorted(by_receiver.items()))),
+    }
 
 
 def _metadata(report: AppliedReport, *, silent: bool) -> dict[str, Any]:

@@ -1,16 +1,18 @@
 """The job that empties the outbox.
 
-Here: one op around `delivery.outbox.deliver_due`, its record in the run. Not here: what is in the outbox (`alerts`), how
+Here: one op around `delivery.outbox.deliver_due`, its record in the run and on the page of the outbox. Not here: what is in the outbox (`alerts`), how
 a channel speaks (`delivery.channels`), when the job starts (`sensors`). Light: no dbt, no DuckDB.
 """
 
 import random
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 
-from metrics_pipeline.orchestration.keys import DELIVER
+from metrics_pipeline.alerts.notice import Series, SeriesKey
+from metrics_pipeline.orchestration.keys import DELIVER, OUTBOX_KEY
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.store import Store
 from metrics_pipeline.store.dispatch import next_wake
@@ -31,6 +33,8 @@ def build_delivery_job(settings: Settings) -> dg.JobDefinition:
     def deliver(context: dg.OpExecutionContext) -> None:
         from metrics_pipeline.delivery.channels import channels_from
         from metrics_pipeline.delivery.outbox import Backoff, deliver_due, wording_from
+        from metrics_pipeline.delivery.standing import masked, shown
+        from metrics_pipeline.orchestration.outbox_check import check_evaluation, look, standing_metadata
         from metrics_pipeline.store import open_store
 
         store = open_store(settings)
@@ -47,22 +51,26 @@ def build_delivery_job(settings: Settings) -> dg.JobDefinition:
                 fallback=lambda: fallback_receivers(settings, now=now),
                 routing=lambda: _routing(settings),
             )
+            found = look(store, now=now)
         finally:
             store.close()
         for attempt in report.attempts:
-            line = f"{attempt.outcome}: {attempt.title} → {attempt.receiver}: {attempt.answer}"
+            receiver, answer = masked(attempt.receiver), shown(attempt.answer, attempt.receiver)
+            line = f"{attempt.outcome}: {attempt.title} → {receiver}: {answer}"
             (context.log.info if attempt.outcome == "sent" else context.log.warning)(line)
         context.instance.add_run_tags(
             context.run_id,
             {
                 "metrics/due": str(len(due)),
-                "metrics/sent": str(report.sent),
-                "metrics/retry": str(report.retried),
+                "metrics/delivered": str(report.sent),
+                "metrics/failed": str(report.retried + len(report.dead)),
                 "metrics/dead": str(len(report.dead)),
                 "metrics/recalled": str(len(report.recalled)),
             },
         )
         context.add_output_metadata(_metadata(report))
+        context.log_event(dg.AssetObservation(OUTBOX_KEY, metadata=standing_metadata(found)))
+        context.log_event(check_evaluation(found))  # type: ignore[arg-type]  # it takes them, its signature does not say so
 
     @dg.job(
         name=DELIVER,
@@ -77,18 +85,36 @@ def build_delivery_job(settings: Settings) -> dg.JobDefinition:
 
 
 def queue_due(settings: Settings, store: Store, *, now: datetime) -> tuple[str, ...]:
-    """Queue what time has made due: groups that waited, reminders, escalations, the ends of silences, digests.
+    """Queue what time has made due: groups that waited, reminders, escalations, the ends of silences and drills, digests.
+
+    Their messages show the same plots as first ones.
 
     The routing is only read when there is something: it takes a second to import.
     """
-    with store.reading() as connection:
-        wake_at = next_wake(connection)
-    if wake_at is None or wake_at > now:
+    if not is_time_due(store, now=now):
         return ()
     from metrics_pipeline.alerts.dispatch import dispatch_due
+    from metrics_pipeline.alerts.drills import end_drills
     from metrics_pipeline.routing.load import routing_of
 
-    return dispatch_due(store, routing_of(settings), now=now)
+    routing = routing_of(settings)
+
+    def series(keys: Sequence[SeriesKey]) -> Mapping[SeriesKey, Series]:
+        from metrics_pipeline.orchestration.series import recent_series
+
+        return recent_series(settings, keys)
+
+    end_drills(store, routing, now=now, series=series)
+    return dispatch_due(store, routing, now=now, series=series)
+
+
+def is_time_due(store: Store, *, now: datetime) -> bool:
+    """Whether time has made something due: a group, a reminder, an escalation, a digest, the end of a drill."""
+    from metrics_pipeline.alerts.drills import is_drill_over
+
+    with store.reading() as connection:
+        wake_at = next_wake(connection)
+        return (wake_at is not None and wake_at <= now) or is_drill_over(connection, now)
 
 
 def fallback_receivers(settings: Settings, *, now: datetime) -> list[str]:
@@ -107,6 +133,8 @@ def _routing(settings: Settings) -> Any:
 
 
 def _metadata(report: Any) -> dict[str, Any]:
+    from metrics_pipeline.delivery.standing import masked, shown
+
     columns = ("outcome", "receiver", "title", "answer")
     return {
         "sent": report.sent,
@@ -116,7 +144,14 @@ def _metadata(report: Any) -> dict[str, Any]:
         "waiting": report.waiting,
         "deliveries": dg.MetadataValue.table(
             [
-                dg.TableRecord({name: str(getattr(attempt, name)) for name in columns})
+                dg.TableRecord(
+                    {
+                        "outcome": attempt.outcome,
+                        "receiver": masked(attempt.receiver),
+                        "title": attempt.title,
+                        "answer": shown(attempt.answer, attempt.receiver),
+                    }
+                )
                 for attempt in report.attempts[:100]
             ],
             schema=dg.TableSchema([dg.TableColumn(name, "string") for name in columns]),

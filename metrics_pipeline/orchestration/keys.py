@@ -15,6 +15,8 @@ NIGHTLY = "nightly"
 HOURLY = "hourly"
 BACKFILL = "backfill"
 DELIVER = "deliver_messages"
+DELIVERIES_CHECK = "deliveries"
+"""The check of the outbox: whether its messages arrive."""
 
 SILENT_TAG = "metrics/silent"
 """On a run whose alerts are told to nobody: a backfill."""

@@ -89,16 +89,16 @@ def _has_messages(record: dg.EventLogRecord) -> bool:
 
 
 def _is_something_due(settings: Settings) -> bool:
-    """Whether a row of the outbox has to be sent, or a group, a reminder, an escalation or a digest has become due."""
+    """Whether a row of the outbox has to be sent, or time has made something due."""
+    from metrics_pipeline.orchestration.delivery_job import is_time_due
     from metrics_pipeline.store import open_store
-    from metrics_pipeline.store.dispatch import next_wake
     from metrics_pipeline.store.outbox import waiting_count
 
     store = open_store(settings)
     now = datetime.now(UTC)
     try:
         with store.reading() as connection:
-            wake_at = next_wake(connection)
-            return waiting_count(connection, now=now) > 0 or (wake_at is not None and wake_at <= now)
+            is_waiting = waiting_count(connection, now=now) > 0
+        return is_waiting or is_time_due(store, now=now)
     finally:
         store.close()

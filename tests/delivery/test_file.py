@@ -13,7 +13,7 @@ from metrics_pipeline.delivery.channels.console import ConsoleChannel
 from metrics_pipeline.delivery.channels.file import FileChannel
 from metrics_pipeline.delivery.messages import compose
 from metrics_pipeline.settings import Settings
-from tests.delivery.builders import make_end, make_notice
+from tests.delivery.builders import make_drill, make_end, make_notice
 
 
 def test_a_message_becomes_a_page_and_its_facts(tmp_path):
@@ -26,6 +26,11 @@ def test_a_message_becomes_a_page_and_its_facts(tmp_path):
     assert "data:image/svg+xml;base64," in (channel.folder / names[0]).read_text("utf-8")
     facts = json.loads((channel.folder / names[1]).read_text("utf-8"))
     assert (facts["title"], facts["notice"]["counts"]["firing"]) == (message.title, 2)
+
+
+def test_the_files_of_a_drill_are_named_as_one(tmp_path):
+    path = FileChannel(tmp_path).send(compose(make_drill()), "")
+    assert path.endswith("20251112T024000Z-drill-refund_rate_surge-0123456789ab.html")
 
 
 def test_a_folder_that_cannot_be_written_is_a_temporary_failure(tmp_path):

@@ -19,7 +19,7 @@ from metrics_pipeline.alerts.listing import current_alerts, notifications
 from metrics_pipeline.orchestration import alert_assets, judging, publish_asset
 from metrics_pipeline.orchestration.in_process import partition_tags, run_in_process
 from metrics_pipeline.orchestration.instance import open_instance
-from metrics_pipeline.orchestration.keys import OUTBOX_KEY, delivery_run_key
+from metrics_pipeline.orchestration.keys import DELIVERIES_CHECK, OUTBOX_KEY, delivery_run_key
 from metrics_pipeline.orchestration.notify import build_notify_definitions
 from metrics_pipeline.orchestration.operations import NightReport, _definitions, run_nightly
 from metrics_pipeline.orchestration.resources import Project
@@ -88,6 +88,19 @@ def test_the_night_is_told_once_and_its_run_is_in_the_instance(night: tuple[Shop
     left = outcome(shop.settings)
     assert all(state == "sent" for *_, state in left["messages"])
     assert len(left["files"]) == len(left["messages"])
+
+
+def test_the_outbox_says_for_whom_its_messages_are_and_that_they_arrived(night: tuple[Shop, NightReport]) -> None:
+    shop, report = night
+    metadata = report.run.metadata["alerts/outbox"]
+    assert sum(metadata["messages_by_channel"].values()) == metadata["messages"]
+    key = dg.AssetCheckKey(OUTBOX_KEY, DELIVERIES_CHECK)
+    with open_instance(shop.settings) as instance:
+        record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+    assert report.delivery is not None
+    assert record.run_id == report.delivery.run_id
+    evaluation = record.event.dagster_event.asset_check_evaluation_data
+    assert (evaluation.passed, evaluation.metadata["delivered"].value) == (True, metadata["messages"])
 
 
 def test_the_history_was_told_to_nobody(shop: Shop) -> None:

@@ -1,4 +1,5 @@
-"""Messages as files: `<time>-<rule>-<key>.html` to look at and the same name `.json` for programs.
+"""Messages as files: `<time>-<rule>-<key>.html` to look at and the same name `.json` for programs; `<time>-drill-<rule>-…`
+for drills.
 
 A repeated send replaces the same two files by the same content. The HTML stands alone, the plot is inside.
 """
@@ -27,7 +28,9 @@ class FileChannel:
     def send(self, message: Message, address: str) -> str:
         """Write both files atomically and return the path of the HTML. `address` is not used."""
         notice = message.notice
-        rule = re.sub(r"[^\w.-]+", "_", notice.rule.id)
+        rule = re.sub(r"[^\w.-]+", "_", notice.rule.alert or notice.rule.id)
+        if message.is_drill:
+            rule = f"drill-{rule}"
         stem = f"{notice.created_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{rule}-{notice.key[:12]}"
         path = self.folder / f"{stem}.html"
         facts = {"title": message.title, "text": message.text, "message_id": message.id, "notice": notice.to_json()}
