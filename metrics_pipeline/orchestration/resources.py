@@ -1,7 +1,6 @@
-"""What the assets need from outside: the resolved project of an installation, and dbt.
+"""What the assets need from outside: the resolved project of an installation.
 
-Here: `Project` (settings, source, catalogue, rules, clock, windows) and the dbt resource. Not here: what is done with
-them.
+Here: `Project` (settings, source, catalogue, rules, clock, windows). Not here: what is done with it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Loading already rejects bad rows one by one; this is the independent look at wha
 on the load as a whole: too much in quarantine, lines without their order. The rows stay in DuckDB: a suite sees a
 frame of one row, whose columns are counts and shares (`amount__below_minimum`, `key__duplicates`, `quarantined__share`).
 
-Great Expectations costs about 6 CPU seconds to import, so it is imported on first use; `warm_up` starts that in the
+Great Expectations costs about 3 CPU seconds to import, so it is imported on first use; `warm_up` starts that in the
 background while DuckDB (which releases the interpreter) still loads.
 """
 
@@ -64,7 +64,7 @@ class _Fact:
 
 
 def warm_up() -> threading.Thread:
-    """Import Great Expectations in the background; `validate_table` waits for it by itself."""
+    """Import Great Expectations in the background; `validate_tables` waits for it by itself."""
     thread = threading.Thread(target=_batch_definition, name="import great_expectations", daemon=True)
     thread.start()
     return thread

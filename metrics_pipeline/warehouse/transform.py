@@ -141,12 +141,13 @@ def run_dbt(
 class _Outcome:
     """What dbt's events said, as they come."""
 
+    progress: Callable[[str], None] | None = None
     built: int = 0
     skipped: int = 0
     failures: list[DbtFailure] = field(default_factory=list)
     warnings: list[DbtFailure] = field(default_factory=list)
 
-    def take(self, event: Mapping[str, Any], progress: Callable[[str], None] | None = None) -> None:
+    def take(self, event: Mapping[str, Any]) -> None:
         """Take one event of dbt's structured log."""
         name, data, message = event["info"]["name"], event["data"], str(event["info"]["msg"]).strip()
         node = str(data.get("node_info", {}).get("unique_id", ""))
@@ -159,8 +160,8 @@ class _Outcome:
         elif name == "StatsLine":
             stats = data["stats"]
             self.built, self.skipped = int(stats.get("pass", 0)), int(stats.get("skip", 0))
-        elif name in RESULTS and progress is not None:
-            progress(message)
+        elif name in RESULTS and self.progress is not None:
+            self.progress(message)
 
 
 RESULTS = frozenset({"LogModelResult", "LogTestResult", "LogSeedResult"})
@@ -178,7 +179,13 @@ def stream_dbt(
     Raises `DbtError` or `BuildLocked` at the end when a node, or dbt itself, failed. Who leaves early stops dbt: the
     node in progress ends or is cancelled, none is begun.
     """
-    outcome = _Outcome()
+    yield from _stream(settings, arguments, environment, _Outcome())
+
+
+def _stream(
+    settings: Settings, arguments: Sequence[str], environment: Mapping[str, str], outcome: _Outcome
+) -> Iterator[dict[str, Any]]:
+    """`stream_dbt`, which also tells `outcome`."""
     settings.warehouse_dir.mkdir(parents=True, exist_ok=True)
     with _ONE_AT_A_TIME, _process_environment(environment):
         # Imported here: 2 s that only a process that runs dbt shall pay.
@@ -241,9 +248,9 @@ def _run(
     environment: Mapping[str, str],
     progress: Callable[[str], None] | None,
 ) -> _Outcome:
-    outcome = _Outcome()
-    for event in stream_dbt(settings, arguments, environment):
-        outcome.take(event, progress)
+    outcome = _Outcome(progress)
+    for _ in _stream(settings, arguments, environment, outcome):
+        pass
     return outcome
 
 
