@@ -142,7 +142,7 @@ def walk_reference(verdicts, policy, batches):
     return instances, told
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(verdicts(), POLICIES, st.data())
 def test_arrays_and_reference_agree(found, policy, data):
     cut = data.draw(st.integers(0, len(found)))
@@ -154,7 +154,7 @@ def test_arrays_and_reference_agree(found, policy, data):
     assert sorted(map(str, told)) == sorted(map(str, expected))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(lives(), POLICIES)
 def test_arrays_and_reference_agree_over_a_long_life(found, policy):
     batches = [[number] for number in range(len(found))]  # in the order of their arrival
@@ -175,7 +175,7 @@ def test_arrays_and_reference_flap_alike():
         assert states.rows(np.arange(1)) == list(instances.values())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(verdicts(slices=1), POLICIES)
 def test_a_step_says_of_each_verdict_what_it_did(found, policy):
     instance = None

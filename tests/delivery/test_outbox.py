@@ -219,7 +219,7 @@ def scratch(tmp_path_factory):
         yield store
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     tiers=st.lists(st.sampled_from(["ok", "yellow", "red", "no_data"]), max_size=6),
     faults=st.lists(st.sampled_from(["ok", "retry", "crash before", "crash after"]), max_size=12),

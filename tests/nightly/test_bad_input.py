@@ -23,7 +23,7 @@ import pytest
 from metrics_pipeline.warehouse.build import connect_build
 from metrics_pipeline.warehouse.read import Published
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("nightly")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("bad_input")]
 
 FIRST, LAST, NIGHT = "2025-10-01", "2025-11-29", "2025-11-30"
 DAYS, ORDERS_A_DAY = 61, 400
