@@ -62,5 +62,5 @@ def upstream_of(metric: str, metrics: Mapping[str, Metric]) -> tuple[str, ...]:
 
 
 def policy_of(rule: Rule) -> Policy:
-    """How patient the rule is. Keys that the rule model does not have (yet) are at their defaults."""
-    return Policy(hold=rule.hold, keep_firing_for=getattr(rule, "keep_firing_for", 0))
+    """How patient the rule is."""
+    return Policy(hold=rule.hold, keep_firing_for=rule.keep_firing_for)

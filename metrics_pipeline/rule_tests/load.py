@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from metrics_pipeline.rule_tests.model import RuleTest, RuleTestFile
+from metrics_pipeline.rule_tests.model import Acknowledgement, RuleTest, RuleTestFile
 from metrics_pipeline.rules.lint import nearest
 from metrics_pipeline.rules.load import Problem
 from metrics_pipeline.rules.model import Rule
@@ -118,9 +118,30 @@ def _findings(test: RuleTest, rules: Mapping[str, Rule], steps: Sequence[str]) -
         for name in (name for step in of_night for name in step if name not in steps):
             message = f"night {night}: step {name!r} is not known{nearest(name, steps)}"
             found.append(("steps", message, f"use one of: {', '.join(steps) or 'none is known yet'}"))
+    found += _pointless_steps(test)
     for sent in (one for messages in test.messages.values() for one in messages):
         if sent.rule is not None and sent.rule not in test.rule_ids:
             found.append(("messages", f"{sent.rule!r} is no rule of this test", f"use {', '.join(test.rule_ids)}"))
+    return found
+
+
+def _pointless_steps(test: RuleTest) -> list[tuple[str, str, str]]:
+    """Acknowledgements that can change nothing in this test."""
+    found = []
+    given = [(night, one) for night, of_night in test.steps.items() for step in of_night for one in step.values()]
+    for night, ack in ((night, one) for night, one in given if isinstance(one, Acknowledgement)):
+        rule = ack.rule or test.rule
+        members = {series.member for series in test.series}
+        if rule not in test.rule_ids:
+            mend = f"use one of: {', '.join(test.rule_ids)}"
+            found.append(("steps", f"night {night}: ack: {rule!r} is no rule of this test", mend))
+        if ack.member is not None and ack.member not in members:
+            guess = nearest(ack.member, members)
+            mend = f"use one of: {', '.join(sorted(members))}"
+            found.append(("steps", f"night {night}: ack: there is no series of {ack.member!r}{guess}", mend))
+        if test.repeat is None:
+            message = f"night {night}: ack changes nothing here, for nothing is said again"
+            found.append(("steps", message, "add repeat: 1d to the test"))
     return found
 
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date, time, timedelta
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
+from metrics_pipeline.routing.durations import parse_duration
 from metrics_pipeline.rule_tests.notation import NotationError, Sample, parse_series, parse_words
 
 TIERS = ("ok", "yellow", "red", "no_data", "unknown", "_", "*")
@@ -146,6 +156,76 @@ class ExpectedMessage(_Keys):
 Messages = Annotated[tuple[Annotated[ExpectedMessage, BeforeValidator(_message)], ...], BeforeValidator(_one_or_more)]
 
 
+def _as_duration(value: object) -> object:
+    if isinstance(value, timedelta):
+        return value
+    try:
+        return parse_duration(str(value))
+    except ValueError as error:
+        raise PydanticCustomError("duration", "{problem}", {"problem": str(error)}) from None
+
+
+Duration = Annotated[
+    timedelta, BeforeValidator(_as_duration), WithJsonSchema({"type": "string", "examples": ["30m", "1d"]})
+]
+
+
+class Acknowledgement(_Keys):
+    """Step `ack`: somebody takes on what fires (`metrics alerts ack`). Nothing of it is said again until that is over."""
+
+    hold: Duration = Field(alias="for", description="How long it holds, e.g. 2d; it also ends with its alert.")
+    by: str = Field("somebody", description="Who.")
+    rule: str | None = Field(None, description="Whose alerts; the rule of the test by default.")
+    member: Member | None = Field(None, description="One slice; all that fire by default.")
+
+
+class ChannelDown(_Keys):
+    """Step `channel_down`: the channel takes nothing in this night; what waits comes in the first night without this step."""
+
+
+STEP_KEYS: Mapping[str, type[_Keys]] = {"ack": Acknowledgement, "channel_down": ChannelDown}
+"""Steps of a test file and their details."""
+
+
+def _steps(value: object) -> object:
+    """Details of the steps that are known, as their models; unknown names are left for the loader."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        night: [_step(night, one) for one in listed] if isinstance(listed, list | tuple) else listed
+        for night, listed in value.items()
+    }
+
+
+def _step(night: object, step: object) -> object:
+    if not isinstance(step, dict):
+        return step
+    found = {}
+    for name, details in step.items():
+        keys = STEP_KEYS.get(name)
+        try:
+            found[name] = details if keys is None else keys.model_validate({} if details in (None, True) else details)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in (name, *first["loc"]))
+            problem = f"night {night}: {key}: {first['msg']}"
+            raise PydanticCustomError("step", "{problem}", {"problem": problem}) from None
+    return found
+
+
+_STEPS_SCHEMA = {
+    "type": "object",
+    "additionalProperties": {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {name: keys.model_json_schema(by_alias=True) for name, keys in STEP_KEYS.items()},
+        },
+    },
+}
+
+
 class Expectation(_Keys):
     """What one rule says, night after night from night 1 on; a key by member, or one line for the only slice."""
 
@@ -177,8 +257,11 @@ class RuleTest(_Keys):
     )
     also: tuple[Expectation, ...] = Field((), description="The same for further rules.")
     messages: dict[int, Messages] = Field({}, description="Night → what is sent. Any other message fails the test.")
-    steps: dict[int, tuple[dict[str, Any], ...]] = Field(
-        {}, description="Night → what people and channels do before it is told, each {step: details}."
+    repeat: Duration | None = Field(
+        None, description="What fires and nobody has acknowledged is said again after so long, e.g. 1d; default never."
+    )
+    steps: Annotated[dict[int, tuple[dict[str, Any], ...]], BeforeValidator(_steps), WithJsonSchema(_STEPS_SCHEMA)] = (
+        Field({}, description="Night → what people and channels do before it is told, each {step: details}.")
     )
 
     @property

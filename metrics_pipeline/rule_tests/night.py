@@ -1,7 +1,7 @@
-"""One night of one test: verdicts → alert states → outbox, in a store of its own; and the steps in between.
+"""One night of one test: verdicts → alert states → outbox → channel, in a store of its own; and the steps in between.
 
-The only place that knows how alerts are applied and told. A new kind of step — somebody acknowledges, a channel is
-down — is a function in `STEPS`.
+The only place that knows how alerts are applied and told. A new kind of step is a function in `STEPS` and the keys of
+its details in `model.STEP_KEYS`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,19 @@ from typing import Any
 import sqlalchemy as sa
 
 from metrics_pipeline.alerts.apply import apply_verdicts
-from metrics_pipeline.alerts.notice import RuleCard
+from metrics_pipeline.alerts.dispatch import dispatch_due
+from metrics_pipeline.alerts.notice import Notice, RuleCard
+from metrics_pipeline.alerts.silencing import acknowledge
 from metrics_pipeline.alerts.verdict import verdicts_of_columns
+from metrics_pipeline.delivery.channels.channel import TemporaryFailure
+from metrics_pipeline.delivery.messages import Message
+from metrics_pipeline.delivery.outbox import deliver_due
+from metrics_pipeline.routing.decide import Routing, direct
+from metrics_pipeline.rule_tests.model import Acknowledgement, ChannelDown
 from metrics_pipeline.store import Store
 from metrics_pipeline.store.database import open_url
-from metrics_pipeline.store.tables import alert_instances, outbox
+from metrics_pipeline.store.outbox import waiting_count
+from metrics_pipeline.store.tables import alert_instances, episodes
 
 RECEIVER = "test"
 ENDS = ("some_resolved", "all_resolved", "cancelled")
@@ -30,7 +38,7 @@ ENDS = ("some_resolved", "all_resolved", "cancelled")
 
 @dataclass(frozen=True)
 class SentMessage:
-    """A message of the outbox."""
+    """A message that the channel took."""
 
     rule: str
     reason: str
@@ -44,6 +52,25 @@ class SentMessage:
 
 
 @dataclass
+class Line:
+    """The channel of a test: it takes what it is given, or nothing in a night in which it is down."""
+
+    name: str = RECEIVER
+    limit: int | None = None
+    is_down: bool = False
+    sent: list[SentMessage] = field(default_factory=list)
+    """In this night."""
+
+    def send(self, message: Message, address: str) -> str:
+        """Keep the message. Raises `TemporaryFailure` while it is down."""
+        if self.is_down:
+            raise TemporaryFailure("the channel is down in this night", code="down")
+        notice = message.notice
+        self.sent.append(SentMessage(notice.rule.id, notice.reason, notice.tier, _news(notice)))
+        return "taken"
+
+
+@dataclass
 class Night:
     """What a step may touch."""
 
@@ -51,25 +78,59 @@ class Night:
     number: int
     now: datetime
     cards: Mapping[str, RuleCard]
+    rule: str
+    """The rule the test is about."""
+    line: Line
+    routing: Routing
 
 
 Step = Callable[[Night, Any], None]
-STEPS: dict[str, Step] = {}
+
+
+def _acknowledge(night: Night, given: Acknowledgement) -> None:
+    rule = given.rule or night.rule
+    query = sa.select(episodes.c.key).join(alert_instances, alert_instances.c.episode == episodes.c.key)
+    query = query.where(episodes.c.rule == rule, episodes.c.closed_at.is_(None))
+    if given.member is not None:
+        query = query.where(alert_instances.c.member == given.member)
+    with night.store.reading() as connection:
+        keys: list[str] = list(connection.execute(query.order_by(episodes.c.key)).scalars())
+    for key in keys:
+        acknowledge(night.store, key, who=given.by, now=night.now, until=night.now + given.hold)
+
+
+def _take_down(night: Night, _: ChannelDown) -> None:
+    night.line.is_down = True
+
+
+STEPS: dict[str, Step] = {"ack": _acknowledge, "channel_down": _take_down}
 """Name in the test file → what it does before the night's verdicts are applied."""
 
 
 def run_night(
     night: Night, verdicts: Sequence[Mapping[str, Any]], steps: Iterable[Mapping[str, Any]]
 ) -> list[SentMessage]:
-    """Apply a night; returns what it put into the outbox, in order."""
-    before = _newest(night.store)
+    """Apply a night; returns what the channel took in it, in order. What it did not take waits for a later night."""
+    night.line.is_down = False
+    night.line.sent.clear()
     for step in steps:
         for name, details in step.items():
             STEPS[name](night, details)
     if verdicts:
         columns = {name: [row[name] for row in verdicts] for name in verdicts[0]}
-        apply_verdicts(night.store, verdicts_of_columns(columns), night.cards, receivers=(RECEIVER,), now=night.now)
-    return _messages(night.store, before)
+        apply_verdicts(night.store, verdicts_of_columns(columns), night.cards, receivers=night.routing, now=night.now)
+    dispatch_due(night.store, night.routing, now=night.now)
+    if _has_waiting(night.store):
+        deliver_due(night.store, {RECEIVER: night.line}, now=night.now, routing=lambda: night.routing)
+    return list(night.line.sent)
+
+
+def routing_with(repeat: timedelta | None) -> Routing:
+    """Everything at once to the one receiver; what fires is said again after `repeat`."""
+    plain = direct((RECEIVER,))
+    if repeat is None:
+        return plain
+    return replace(plain, root=replace(plain.root, timing=replace(plain.root.timing, repeat_interval=repeat)))
 
 
 def states(store: Store) -> dict[tuple[str, str], str]:
@@ -110,18 +171,11 @@ def _template() -> bytes:
         return path.read_bytes()
 
 
-def _newest(store: Store) -> int:
+def _has_waiting(store: Store) -> bool:
     with store.reading() as connection:
-        return connection.execute(sa.select(sa.func.coalesce(sa.func.max(outbox.c.id), 0))).scalar_one()
+        return waiting_count(connection) > 0
 
 
-def _messages(store: Store, after: int) -> list[SentMessage]:
-    query = sa.select(outbox.c.reason, outbox.c.tier, outbox.c.payload).where(outbox.c.id > after).order_by(outbox.c.id)
-    with store.reading() as connection:
-        rows: list[tuple[str, str, dict[str, Any]]] = [row._tuple() for row in connection.execute(query)]
-    return [SentMessage(payload["rule"]["id"], reason, tier, _news(payload, reason)) for reason, tier, payload in rows]
-
-
-def _news(payload: Mapping[str, Any], reason: str) -> tuple[str, ...]:
-    kinds = ("resolved", "corrected", "cancelled") if reason in ENDS else ("new", "escalated")
-    return tuple(sorted(one["member"] for one in payload["slices"] if one["change"] in kinds))
+def _news(notice: Notice) -> tuple[str, ...]:
+    kinds = ("resolved", "corrected", "cancelled") if notice.reason in ENDS else ("new", "escalated")
+    return tuple(sorted(one.member for one in notice.slices if one.change in kinds))

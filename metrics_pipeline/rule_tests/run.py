@@ -12,7 +12,16 @@ from metrics_pipeline.alerts.cards import card_of
 from metrics_pipeline.library.catalogue import Metric
 from metrics_pipeline.rule_tests.load import load_tests
 from metrics_pipeline.rule_tests.model import Expectation, ExpectedMessage, RuleTest
-from metrics_pipeline.rule_tests.night import STEPS, Night, SentMessage, fresh_store, run_night, states
+from metrics_pipeline.rule_tests.night import (
+    STEPS,
+    Line,
+    Night,
+    SentMessage,
+    fresh_store,
+    routing_with,
+    run_night,
+    states,
+)
 from metrics_pipeline.rule_tests.world import Clock, Epoch, clock_of, epochs
 from metrics_pipeline.rules.load import Problem
 from metrics_pipeline.rules.model import Rule
@@ -139,10 +148,20 @@ def _run_together(
     for number, outcome in enumerate(outcomes):
         of_test = [rules[name] for name in outcome.test.rule_ids]
         cards = {rule.id: card_of(rule, metrics[rule.metric]) for rule in of_test}
+        line, routing = Line(), routing_with(outcome.test.repeat)
         with fresh_store(folder, f"store-{number}") as store:
             for epoch in found:
-                for night in range(epoch.first, min(epoch.last, outcome.test.nights) + 1):
-                    _tell(outcome, epoch.rows[number], Night(store, night, clock.now(night), cards), clock, epoch)
+                for number_of_night in range(epoch.first, min(epoch.last, outcome.test.nights) + 1):
+                    night = Night(
+                        store=store,
+                        number=number_of_night,
+                        now=clock.now(number_of_night),
+                        cards=cards,
+                        rule=outcome.test.rule,
+                        line=line,
+                        routing=routing,
+                    )
+                    _tell(outcome, epoch.rows[number], night, clock, epoch)
 
 
 def _tell(outcome: Outcome, rows: Sequence[dict[str, Any]], night: Night, clock: Clock, epoch: Epoch) -> None:

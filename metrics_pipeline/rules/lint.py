@@ -20,6 +20,9 @@ from metrics_pipeline.rules.expression import Threshold
 from metrics_pipeline.rules.model import COMPOSITE, Override, Rule, Variant
 from metrics_pipeline.rules.seeds import Seeds
 
+WORK_ORDER = "work_order"
+"""The label that says from which tier an alert opens a work order."""
+
 
 class Finding(NamedTuple):
     """One thing that is wrong with a rule."""
@@ -366,6 +369,37 @@ def _events_are_known(rule: Rule, events: Collection[str]) -> Iterator[Finding]:
             )
 
 
+def _freshness_is_over_when_it_is_over(rule: Rule) -> Iterator[Finding]:
+    if rule.expr.family == "freshness" and rule.keep_firing_for:
+        yield Finding(
+            "keep_firing_for",
+            "freshness is over when the data are there: to go on firing would only be late",
+            "remove keep_firing_for",
+        )
+
+
+def _work_order_can_be_opened(rule: Rule) -> Iterator[Finding]:
+    tier = rule.labels.get(WORK_ORDER)
+    if tier is None or tier == "never":
+        return
+    if tier not in ("red", "yellow"):
+        words = ("red", "yellow", "never")
+        yield Finding(
+            "labels", f"{WORK_ORDER}: {tier!r} is no tier{nearest(tier, words)}", f"use one of: {', '.join(words)}"
+        )
+    elif tier == "red" and not any(one.red_if is not None for one in _as_judged(rule)):
+        yield Finding(
+            "labels",
+            f"{WORK_ORDER}: red opens no work order, for there is no red_if",
+            f"write {WORK_ORDER}: yellow, or give a red_if",
+        )
+
+
+def _as_judged(rule: Rule) -> list[Rule]:
+    """The rule, and what overrides and promotions make of it."""
+    return [rule, *(rule.varied(variant) for _, variant in _variants(rule))]
+
+
 def _variants(rule: Rule) -> list[tuple[str, Variant]]:
     overrides = [(f"overrides[{n}]", override) for n, override in enumerate(rule.overrides)]
     return [*overrides, *((f"promotions.{name}", variant) for name, variant in rule.promotions.items())]
@@ -437,6 +471,8 @@ _CHECKS: tuple[Callable[[Rule], Iterator[Finding]], ...] = (
     _freshness_is_of_the_metric,
     _references_are_per_day,
     _overrides_can_match,
+    _freshness_is_over_when_it_is_over,
+    _work_order_can_be_opened,
 )
 _METRIC_CHECKS: tuple[Callable[[Rule, MetricInfo], Iterator[Finding]], ...] = (
     _dimension_is_known,

@@ -30,6 +30,8 @@ Direction = Literal["rise", "fall", "both"]
 COMPOSITE = ("all_of", "any_of", "not")
 """Keys that make a rule a composite one."""
 COMPOSITE_THRESHOLDS = {"yellow_if": ">= 1", "red_if": ">= 2"}
+_WHERE_GIVEN = ("all_of", "any_of", "none_of", "overrides", "promotions", "keep_firing_for")
+"""Keys that are part of the hash only where a rule has them."""
 _DEFAULT_DUE = {"day": "09:00", "hour": "01:00"}
 
 
@@ -280,6 +282,15 @@ class Rule(_Keys):
     red_if: ThresholdText | None = Field(None, description="Alarm; must lie beyond yellow in the same direction.")
     recover_if: RecoverIf = Field(RecoverIf(), description="Own thresholds for recovery; default: the tier's own.")
     hold: int = Field(1, alias="for", ge=1, le=90, description="Periods with data in a row that must breach first.")
+    keep_firing_for: int = Field(
+        0,
+        ge=0,
+        le=90,
+        description=(
+            "Further quiet periods with data in a row, after the first one, until an alert that fires ends; until then it is "
+            "recovering, and a breach goes on with the same alert. For what comes and goes."
+        ),
+    )
     min_sample: MinSample | None = Field(None, description="Quiet where the sample is small.")
     min_change: MinChange | None = Field(None, description="Quiet where the change is small, however significant.")
     direction: Direction = Field(
@@ -298,7 +309,12 @@ class Rule(_Keys):
     )
     no_data: NoData = Field(NoData(), description="When a value is due and what its absence means.")
     owner: NonEmpty = Field(description="Person or team who gets the alert.")
-    labels: dict[str, str] = Field(description="At least `scenario`; routes match labels.")
+    labels: dict[str, str] = Field(
+        description=(
+            "At least `scenario`; routes match labels. `work_order` says from which tier an alert opens a work order: red "
+            "(default), yellow or never."
+        )
+    )
     annotations: Annotations
 
     group: str = Field("", exclude=True, json_schema_extra={"readOnly": True}, description="Set by the loader.")
@@ -379,7 +395,7 @@ class Rule(_Keys):
             mode="json",
             by_alias=True,
             exclude={"alert", "why", "why_zh", "owner", "labels", "annotations"}
-            | {name for name in ("all_of", "any_of", "none_of", "overrides", "promotions") if not getattr(self, name)},
+            | {name for name in _WHERE_GIVEN if not getattr(self, name)},
         )
         return hashlib.sha256(json.dumps(verdict, sort_keys=True).encode()).hexdigest()[:12]
 

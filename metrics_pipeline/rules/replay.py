@@ -1,8 +1,8 @@
 """Replay: what the rules would have said over stored history, and how that compares with labelled incidents.
 
 The statement is the one of the night, run over pieces of four weeks. Breaching periods of one slice that follow each
-other, with at most one quiet period between two of them, are one episode; a rule with `for: N` fires at the N-th
-breaching period in a row (periods without data neither count nor interrupt).
+other, with at most one quiet period (with `keep_firing_for: N` at most N) between two of them, are one episode; a rule with
+`for: N` fires at the N-th breaching period in a row (periods without data neither count nor interrupt).
 
 Matching (stated because every figure depends on it). An episode and an incident belong together when
 1. the incident lists the rule's metric, and
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 PIECE_DAYS = 28
 GRACE_DAYS = 1
 MERGE_GAP = 1
-"""Quiet periods between two breaches that do not end an episode."""
+"""Quiet periods between two breaches that do not end an episode; more where a rule keeps firing for longer."""
 
 
 class LabelError(ValueError):
@@ -354,7 +354,13 @@ def _told(episodes: Iterable[Episode]) -> set[tuple[str, date]]:
 def _holds(rules: Sequence[Rule]) -> object:
     import pyarrow as pa
 
-    return pa.table({"rule": [rule.id for rule in rules], "hold": pa.array([rule.hold for rule in rules], pa.int32())})
+    return pa.table(
+        {
+            "rule": [rule.id for rule in rules],
+            "hold": pa.array([rule.hold for rule in rules], pa.int32()),
+            "gap": pa.array([max(MERGE_GAP, rule.keep_firing_for) for rule in rules], pa.int32()),
+        }
+    )
 
 
 class _Scoring:
@@ -463,7 +469,7 @@ SELECT
     rule, count(*) FILTER (WHERE tier IN ('ok', 'yellow', 'red')), count(*) FILTER (WHERE tier = 'yellow'),
     count(*) FILTER (WHERE tier = 'red'), count(*) FILTER (WHERE tier = 'no_data')
 FROM judged_periods GROUP BY rule"""
-_EPISODES = f"""
+_EPISODES = """
 WITH numbered AS (
     SELECT *, row_number() OVER (PARTITION BY rule, dimension, member ORDER BY period_start) AS position
     FROM judged_periods
@@ -473,8 +479,9 @@ breaches AS (
     SELECT
         *,
         position - row_number() OVER slice AS run_no,
-        coalesce(position - lag(position) OVER slice > {MERGE_GAP + 1}, TRUE) AS is_first
+        coalesce(position - lag(position) OVER slice > gap + 1, TRUE) AS is_first
     FROM numbered
+    JOIN holds USING (rule)
     WHERE tier IN ('yellow', 'red')
     WINDOW slice AS (PARTITION BY rule, dimension, member ORDER BY period_start)
 ),
@@ -490,13 +497,12 @@ grouped AS (
 )
 SELECT
     g.rule, any_value(g.metric), g.dimension, g.member,
-    min(g.period_start) FILTER (WHERE g.in_run >= h.hold) AS fired_at,
+    min(g.period_start) FILTER (WHERE g.in_run >= g.hold) AS fired_at,
     min(g.period_start), max(g.period_start), count(*), count(*) FILTER (WHERE g.tier = 'red'),
     min(g.period_start) FILTER (WHERE g.tier = 'red'),
     max_by(g.period_start, g.severity), max_by(g.value, g.severity), max_by(g.observed, g.severity),
     max_by(g.baseline, g.severity)
 FROM grouped AS g
-JOIN holds AS h ON h.rule = g.rule
 GROUP BY g.rule, g.dimension, g.member, g.episode_no
 HAVING fired_at IS NOT NULL
 ORDER BY fired_at, g.rule, g.dimension, g.member"""

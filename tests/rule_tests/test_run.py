@@ -3,10 +3,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from metrics_pipeline.library.catalogue import Catalogue
 from metrics_pipeline.rule_tests import find_test_files, run_file
+from metrics_pipeline.rule_tests.model import STEP_KEYS, RuleTestFile
 from metrics_pipeline.rule_tests.night import STEPS
 from metrics_pipeline.rules.load import load_rules
 from metrics_pipeline.settings import PROJECT_ROOT
@@ -205,6 +207,61 @@ def test_a_step_is_taken_before_the_night_is_told(run, monkeypatch):
     assert f"{seen[0][1]:%Y-%m-%d %H:%M}" == "2025-03-05 02:00"
 
 
+def test_what_somebody_took_on_is_not_said_again_until_that_is_over_but_worse_news_are(run):
+    outcome = only(
+        run(
+            "tests:\n"
+            + story(
+                values="100 40x2 15 40x2 100", repeat="1d", steps="{3: [{ack: {by: li, for: 4d}}]}",
+                tiers="ok yellowx3 red yellowx3 ok",
+                messages="{2: first yellow, 5: escalated red, 7: repeat yellow, 8: repeat yellow, 9: all_resolved}",
+            )
+        )
+    )  # fmt: skip
+    assert outcome.passed, outcome.report()
+
+
+def test_one_slice_that_is_taken_on_leaves_the_others_to_be_said_again(run):
+    series = ", ".join(
+        f"{{metric: orders_paid, slice: {{region: {one}}}, values: 100 40x2}}" for one in ("华北", "华东")
+    )
+    outcome = only(
+        run(
+            "tests:\n"
+            + story(
+                "few_by_region", series=f"[{series}]", repeat="1d", steps="{3: [{ack: {for: 9d, member: 华东}}], 4: [{ack: {for: 9d, member: 华北}}]}",
+                messages="{2: first yellow, 3: repeat yellow}",
+            )
+        )
+    )  # fmt: skip
+    assert outcome.passed, outcome.report()
+
+
+def test_what_a_channel_did_not_take_comes_when_it_is_up_again_in_its_order(run):
+    outcome = only(
+        run(
+            "tests:\n"
+            + story(
+                values="100 40 15 100 100", steps="{2: [{channel_down: {}}], 3: [channel_down: true]}",
+                states="ok yellow red ok ok", messages="{4: [first yellow, escalated red, all_resolved]}",
+            )
+        )
+    )  # fmt: skip
+    assert outcome.passed, outcome.report()
+    assert [one.reason for one in outcome.messages[4]] == ["first", "escalated", "all_resolved"]
+
+
+def test_the_schema_of_test_files_knows_the_steps():
+    schema = RuleTestFile.model_json_schema(by_alias=True)
+    steps = schema["$defs"]["RuleTest"]["properties"]["steps"]["additionalProperties"]["items"]
+    given = {"tests": [{"name": "x", "rule": "y", "series": [], "steps": {"2": [{"ack": {"for": "1d"}}]}}]}
+    assert set(steps["properties"]) == set(STEPS) == set(STEP_KEYS)
+    validator = jsonschema.Draft202012Validator(steps)
+    assert validator.is_valid(given["tests"][0]["steps"]["2"][0])
+    assert not validator.is_valid({"ack": {}})
+    assert not validator.is_valid({"akc": {"for": "1d"}})
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
@@ -220,7 +277,15 @@ def test_a_step_is_taken_before_the_night_is_told(run, monkeypatch):
         (f"tests:\n{story(messages='{2: firts}')}", ["messages"]),
         (f"tests:\n{story(messages='{2: a b c}')}", ["first red"]),
         (f"tests:\n{story(tires='ok')}", ["tires", "did you mean 'tiers'"]),
-        (f"tests:\n{story(steps='{2: [{ack: me}]}')}", ["step 'ack' is not known"]),
+        (f"tests:\n{story(steps='{2: [{akc: {for: 1d}}]}')}", ["step 'akc' is not known", "did you mean 'ack'"]),
+        (f"tests:\n{story(steps='{2: [{ack: me}]}')}", ["night 2: ack: "]),
+        (f"tests:\n{story(steps='{2: [{ack: {}}]}')}", ["night 2: ack.for: Field required"]),
+        (f"tests:\n{story(steps='{2: [{ack: {for: 2 days}}]}')}", ["ack.for: '2 days' is not a duration"]),
+        (f"tests:\n{story(steps='{2: [{ack: {for: 1d}}]}')}", ["ack changes nothing here", "add repeat: 1d"]),
+        (f"tests:\n{story(repeat='1d', steps='{2: [{ack: {for: 1d, rule: x}}]}')}", ["'x' is no rule of this test"]),
+        (f"tests:\n{story(repeat='1d', steps='{2: [{ack: {for: 1d, member: x}}]}')}", ["there is no series of 'x'"]),
+        (f"tests:\n{story(steps='{2: [{channel_down: {since: x}}]}')}", ["night 2: channel_down.since"]),
+        (f"tests:\n{story(repeat='daily')}", ["repeat: 'daily' is not a duration"]),
         (f"tests:\n{story('few_and_late')}", ["looks at few_orders, which is not in this test"]),
         (f"tests:\n{story('few_by_region')}", ["needs orders_paid by region"]),
         (f"tests:\n{story()}{story()}", ["two tests have this name"]),

@@ -13,6 +13,8 @@ from ruamel.yaml import YAML
 sys.path.insert(0, str(Path(__file__).parent))
 from shop import make_catalogue, make_rule
 
+from metrics_pipeline.alerts.cards import policy_of
+from metrics_pipeline.alerts.state import Policy
 from metrics_pipeline.detection.references import Reference
 from metrics_pipeline.library.catalogue import Catalogue
 from metrics_pipeline.rules.load import RuleSet, load_rules
@@ -90,6 +92,11 @@ def test_a_rule_knows_its_file_line_and_dimension(tmp_path):
         ({"min_sample": {"metric": "orders_paid", "gte": 0}}, "gte", ["min_sample.gte"]),
         ({"min_change": {"absolute": 5}}, "min_change", ["never fire"]),
         ({"for": 0}, "for", ["for: ", "greater than or equal to 1"]),
+        ({"keep_firing_for": -1}, "keep_firing_for", ["keep_firing_for: ", "greater than or equal to 0"]),
+        ({"keep_firng_for": 2}, "keep_firng_for", ["did you mean 'keep_firing_for'"]),
+        ({"expr": "freshness()", "yellow_if": "> 30", "red_if": None, "keep_firing_for": 2}, "keep_firing_for", ["would only be late"]),
+        ({"labels": {"scenario": "x", "work_order": "yelow"}}, "labels", ["'yelow' is no tier", "did you mean 'yellow'"]),
+        ({"labels": {"scenario": "x", "work_order": "red"}, "red_if": None}, "labels", ["opens no work order", "no red_if"]),
         ({"no_data": {"due": "9:30"}}, "due", ["no_data.due"]),
         ({"no_data": {"then": "zero"}, "expr": "pct_change(1d)"}, "no_data", ["expr: value"]),
         ({"direction": "rise"}, "yellow_if", ["can never fire"]),
@@ -181,6 +188,24 @@ def test_defaults_come_from_the_file_the_group_and_the_rule(tmp_path):
     }  # fmt: skip
     assert "grain" not in origins, "nobody gives it"
     assert loaded["own_rule"].owner == "sales"
+
+
+@pytest.mark.parametrize("tier", ["red", "yellow", "never"])
+def test_the_label_work_order_takes_its_words(tmp_path, tier):
+    assert load(tmp_path, changed(labels={"scenario": "x", "work_order": tier})).problems == ()
+
+
+def test_a_red_of_some_slices_is_enough_for_a_work_order(tmp_path):
+    override = {"where": {"region": "a"}, "red_if": "< 10"}
+    keys = {"by": ["region"], "red_if": None, "overrides": [override]}
+    assert load(tmp_path, changed(labels={"scenario": "x", "work_order": "red"}, **keys)).problems == ()
+
+
+def test_a_rule_that_keeps_firing_is_another_rule_and_one_that_does_not_keeps_its_hash(tmp_path):
+    plain, at_default = load(tmp_path, RULE, changed(alert="same_rule", keep_firing_for=0)).rules
+    (patient,) = load(tmp_path, changed(keep_firing_for=2)).rules
+    assert plain.rule_hash == at_default.rule_hash != patient.rule_hash
+    assert policy_of(patient) == Policy(hold=1, keep_firing_for=2)
 
 
 @pytest.mark.parametrize(

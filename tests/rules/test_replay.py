@@ -57,6 +57,13 @@ def test_for_needs_periods_in_a_row(tmp_path):
     assert [episode.fired_at for episode in found.episodes] == [dt(21)]
 
 
+@pytest.mark.parametrize(("patience", "episodes"), [(0, [10, 14]), (2, [10, 14]), (3, [10])])
+def test_a_rule_that_keeps_firing_has_one_episode_through_quiet_periods(tmp_path, patience, episodes):
+    rule = RULE.model_copy(update={"keep_firing_for": patience})
+    found = replay(published(tmp_path, {10: 40.0, 14: 40.0}), [rule], day(0), day(60))
+    assert [episode.fired_at for episode in found.episodes] == [dt(n) for n in episodes]
+
+
 def test_replay_says_what_the_nights_said(tmp_path):
     values = weekly_wave(120)
     for n in (70, 71, 90, 110):

@@ -9,6 +9,7 @@ import pytest
 
 from metrics_pipeline.library.catalogue import Catalogue
 from metrics_pipeline.rule_tests import Outcome, find_test_files, load_tests, run_file
+from metrics_pipeline.rule_tests.night import STEPS
 from metrics_pipeline.rules.load import load_rules
 from metrics_pipeline.rules.model import Rule
 from metrics_pipeline.settings import PROJECT_ROOT
@@ -16,7 +17,9 @@ from metrics_pipeline.settings import PROJECT_ROOT
 DIRECTORY = PROJECT_ROOT / "alert_rules"
 CATALOGUE = Catalogue.read(PROJECT_ROOT / "dbt_project")
 RULES = {rule.id: rule for rule in load_rules(DIRECTORY, CATALOGUE).rules}
-TESTS = [(path, test.name) for path in find_test_files(DIRECTORY) for test in load_tests(path, RULES).tests]
+TESTS = [
+    (path, test.name) for path in find_test_files(DIRECTORY) for test in load_tests(path, RULES, tuple(STEPS)).tests
+]
 
 
 @cache
