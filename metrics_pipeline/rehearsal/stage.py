@@ -241,7 +241,8 @@ class _Stage:
         place = verdicts.column_names.index("evaluated_at")
         at = pa.scalar(self._now.astimezone(UTC).replace(tzinfo=None), pa.timestamp("us"))
         stamped = verdicts.set_column(place, "evaluated_at", pa.repeat(at, verdicts.num_rows))
-        report = apply_verdicts(self._store, stamped, self._cards, receivers=self._routing, now=self._now)
+        judged = {rule: self._cards[rule] for rule in pc.unique(stamped["rule"].cast(pa.string())).to_pylist()}
+        report = apply_verdicts(self._store, stamped, judged, receivers=self._routing, now=self._now)
         self._after(report.notifications)
         moving = sa.or_(
             alert_instances.c.state.in_(("pending", "firing", "recovering")), alert_instances.c.episode.is_not(None)
