@@ -46,6 +46,12 @@ def card_of(rule: Rule, metric: Metric, *, currency: str = "CNY", upstream: tupl
         business_line=metric.business_line,
         metric_owner=metric.owner,
         upstream=upstream,
+        kind="composite"
+        if rule.condition is not None
+        else "freshness"
+        if rule.expr.family == "freshness"
+        else "metric",
+        parts=rule.references,
     )
 
 

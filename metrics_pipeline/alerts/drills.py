@@ -15,7 +15,7 @@ from datetime import datetime, timedelta, tzinfo
 from sqlalchemy.engine import Connection
 
 from metrics_pipeline.alerts.announcing import Announcement, announce, announced, withdraw
-from metrics_pipeline.alerts.notice import RuleCard, SeriesSource
+from metrics_pipeline.alerts.notice import DRILL_PREFIX, RuleCard, SeriesSource
 from metrics_pipeline.alerts.silencing import HeldBack, held_back
 from metrics_pipeline.routing.decide import Routing
 from metrics_pipeline.routing.labels import DRILL, NAMELESS_DRILL
@@ -24,7 +24,6 @@ from metrics_pipeline.store import dispatch as rows
 from metrics_pipeline.store.dispatch import MarkRow
 from metrics_pipeline.store.records import Instance, Tier
 
-PREFIX = f"{DRILL}:"
 LASTS = timedelta(hours=2)
 """Longer than the usual first step of an escalation."""
 NAMELESS = RuleCard(
@@ -111,7 +110,7 @@ def is_drill_over(connection: Connection, now: datetime) -> bool:
 
 
 def _running(connection: Connection) -> list[tuple[Instance, RuleCard, MarkRow | None]]:
-    found = announced(connection, PREFIX)
+    found = announced(connection, DRILL_PREFIX)
     if not found:
         return []
     cards = _cards(connection, {one.rule for one in found})
@@ -130,7 +129,7 @@ def _is_over(card: RuleCard, ack: MarkRow | None, now: datetime) -> bool:
 def _drill_card(card: RuleCard, until: datetime) -> RuleCard:
     return replace(
         card,
-        id=f"{PREFIX}{card.id}",
+        id=f"{DRILL_PREFIX}{card.id}",
         alert=card.id,
         labels={**card.labels, DRILL: card.id},
         upstream=(),

@@ -19,6 +19,7 @@ from metrics_pipeline.alerts.holds import IN_DIGEST, Hold, Holds
 from metrics_pipeline.alerts.incidents import GROUP
 from metrics_pipeline.alerts.limits import Purse, all_bucket_keys, bucket_keys
 from metrics_pipeline.alerts.notice import POINTS, Change, Notice, RuleCard, Series, SeriesKey, SeriesSource
+from metrics_pipeline.alerts.parts import parts_of
 from metrics_pipeline.alerts.state import RANK
 from metrics_pipeline.alerts.telling import DIGEST, Telling, compose_notice, headline, severity
 from metrics_pipeline.routing.decide import Recipient, Routing
@@ -370,6 +371,7 @@ class Round:
             contributors=self._below(telling, incident),
         )
         notice, key = compose_notice(telling, self._cards, sequence=sequence, now=self._now)
+        notice = replace(notice, parts=parts_of(self._connection, notice, self._cards))
         self._notices.append((notice, key, telling.group))
         news, ends = list(news), list(ends)
         told = [Told(one.episode, "news", one.tier, pair.tier, pair.held) for pair, one, _ in news]

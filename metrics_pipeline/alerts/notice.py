@@ -34,6 +34,15 @@ NotifyReason = Literal[
 Change = Literal["new", "escalated", "ongoing", "resolved", "corrected", "cancelled"]
 
 
+DRILL_PREFIX = "drill:"
+"""Before the id of a rule in the id of its drills."""
+
+
+def is_drill(rule: str) -> bool:
+    """Whether alerts of a rule of this id are drills: `drill:<rule>`."""
+    return rule.startswith(DRILL_PREFIX)
+
+
 @dataclass(frozen=True)
 class RuleCard:
     """What people are told about a rule. Build it from the rule and its metric."""
@@ -205,6 +214,8 @@ class Notice:
     """Of the incident: what else breaches below the headline, the worst first; some of it may be in `slices` too."""
     contributing: int = 0
     """How many contributors there are."""
+    parts: tuple[Slice, ...] = ()
+    """Of a composite rule: the slices of the rules it looks at, with their figures."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; `from_json` gives it back."""
@@ -212,7 +223,7 @@ class Notice:
         data["created_at"] = self.created_at.astimezone(UTC).isoformat()
         data["period"] = self.period.isoformat()
         data["rule"] = self.rule.to_json()
-        for one in (*data["slices"], *data["contributors"]):
+        for one in (*data["slices"], *data["contributors"], *data["parts"]):
             one["since"] = one["since"].isoformat()
         if self.series is not None:
             data["series"]["points"] = [[point.period.isoformat(), *point[1:]] for point in self.series.points]
@@ -232,6 +243,7 @@ class Notice:
                 "slices": _slices(data["slices"]),
                 "mentions": tuple(data.get("mentions", ())),
                 "contributors": _slices(data.get("contributors", ())),
+                "parts": _slices(data.get("parts", ())),
                 "series": series
                 and Series(
                     **{

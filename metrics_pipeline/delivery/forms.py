@@ -18,8 +18,8 @@ PLANS = ((2, 10), (2, 5), (1, 10), (1, 5), (1, 3), (1, 1), (1, 0))
 """Languages and listed slices, the richest form first."""
 LONGEST, BRIEF = 600, 120
 """Bytes of each fact, and in the shortest form."""
-FACTS = ("drill", "worst", "band", "since", "where", "rule", "notified", "late", "owner")
-END_FACTS = ("drill", "where", "rule", "period", "notified", "owner")
+FACTS = ("drill", "worst", "parts", "band", "since", "where", "rule", "notified", "late", "owner")
+END_FACTS = ("drill", "where", "parts", "rule", "period", "notified", "owner")
 TONES = {"red": "red", "yellow": "yellow", "none": "green"}
 
 
@@ -87,7 +87,7 @@ def fields(message: Message, locale: Locale | None = None) -> dict[str, str]:
         "status": message.status_in(chosen),
         "metric": message.metric_name(chosen),
         "where": slice_name(worst.dimension, worst.member, chosen) if worst else "",
-        "value": message.number(worst.value) if worst else "",
+        "value": message.figure(worst, chosen) if worst else "",
         "bound": message.number(message.bound(worst)) if worst else "",
         "band": message.band(worst) if worst else "",
         "since": period_name(worst.since, notice.grain) if worst else "",
@@ -273,7 +273,7 @@ def _item(row: Row, locale: Locale) -> tuple[str, ...]:
 
 def links(message: Message, locale: Locale) -> tuple[tuple[str, str], ...]:
     """Label and address: the check's page, and the runbook when it is on the web."""
-    found = [(word("link", locale), message.link)]
+    found = [(message.link_label_in(locale), message.link)]
     if message.runbook.startswith(("http://", "https://")):
         found.append((word("runbook", locale), message.runbook))
     return tuple(found)

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
-from metrics_pipeline.alerts.notice import Notice, Slice
-from metrics_pipeline.delivery.words import Locale, number, period_name, slice_name, word
-from metrics_pipeline.routing.labels import is_drill
+from metrics_pipeline.alerts.notice import Notice, Slice, is_drill
+from metrics_pipeline.delivery.words import Locale, hours, number, period_name, slice_name, word
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -107,6 +106,10 @@ class Message:
         path = "/".join(quote(part, safe="") for part in rule.asset_key)
         return f"{base}/assets/{path}?view=checks&checkDetail={quote(rule.alert or rule.id, safe='')}"
 
+    def link_label_in(self, locale: Locale) -> str:
+        """What the link opens."""
+        return word("link" if self.notice.rule.asset_key else "ui", locale)
+
     @property
     def runbook(self) -> str:
         return self.notice.rule.annotations.get("runbook", "")
@@ -120,7 +123,7 @@ class Message:
     def plot(self) -> Plot | None:
         """The series of the worst slice with its band and bounds; None when the notice has none."""
         series = self.notice.series
-        if series is None:
+        if series is None or self.notice.rule.kind == "freshness":  # an age is no point of the metric's series
             return None
         from metrics_pipeline.delivery.plots import Plot
 
@@ -159,6 +162,8 @@ class Message:
             body = self._where(locale)
         elif notice.rule.kind == "alarm":
             body = self._count_sentence(locale)
+        elif notice.rule.kind == "freshness":
+            body = self._age_sentence(notice.slices[0], locale)
         elif self.is_over:
             body = self._end_sentence(locale)
         else:
@@ -169,6 +174,9 @@ class Message:
                 body += f" {self.number(worst.value)}"
             if bound is not None:
                 body += f"（阈值 {self.number(bound)}）" if locale == "zh" else f" (threshold {self.number(bound)})"
+            if breaching := [one for one in notice.parts if one.tier != "none"]:
+                named = "、".join if locale == "zh" else ", ".join
+                body += ("，" if locale == "zh" else ", ") + named(self._figure(one, locale) for one in breaching[:2])
             if notice.counts.firing > 1:
                 body += (
                     f"，共 {notice.counts.firing:,} 个切片" if locale == "zh" else f", {_slices(notice.counts.firing)}"
@@ -186,7 +194,11 @@ class Message:
         """The values by the name of their label (`words.WORDS`), in the order they are told."""
         notice, rule = self.notice, self.notice.rule
         facts = {"drill": self._drill_sentence(locale)} if self.is_drill else {}
-        facts |= {"what": self.metric_name(locale) + (f" ({rule.metric})" if rule.metric else "")}
+        facts |= (
+            {"problem": self.metric_name(locale)}
+            if rule.kind == "alarm"
+            else {"what": f"{self.metric_name(locale)} ({rule.metric})"}
+        )
         summary = rule.annotations.get("summary_zh" if locale == "zh" else "summary")
         name = rule.alert or rule.id
         facts["rule"] = f"{name}: {summary}" if summary else name
@@ -196,9 +208,13 @@ class Message:
             facts["where"] = self._where(locale)
         if not self.is_over:
             worst = notice.slices[0]
-            if rule.kind != "alarm":
+            if rule.kind == "freshness":
+                facts["worst"] = self._age_sentence(worst, locale)
+            elif rule.kind != "alarm":
                 facts["worst"] = self._how_bad(worst, locale)
             facts["since"] = period_name(worst.since, notice.grain)
+        if notice.parts:
+            facts["parts"] = self._parts_sentence(locale)
         facts["notified"] = word(f"reason.{notice.reason}", locale)
         if notice.contributing:
             facts["incident"] = self._incident_sentence(locale)
@@ -246,7 +262,7 @@ class Message:
                 "head": self.table_head_in(locale),
                 "rows": self.table_rows_in(locale),
                 "unlisted": self.unlisted_in(locale),
-                "link_label": word("link", locale),
+                "link_label": self.link_label_in(locale),
                 "runbook_label": word("runbook", locale),
             }
             for locale in self.wording.locales
@@ -294,6 +310,40 @@ class Message:
             return f"发送前已有 {len(self.over)} 个所列切片结束，随后会有结束通知。"
         return f"Of the slices listed, {len(self.over)} ended before this was sent; a message about the end follows."
 
+    def _age_sentence(self, one: Slice, locale: Locale) -> str:
+        """How old the data of a freshness rule are, and how old they may be."""
+        age = hours(one.observed, locale)
+        if one.change not in BEYOND:
+            return f"数据已恢复更新（距今 {age}）" if locale == "zh" else f"the data came (now {age} old)"
+        rule = self.notice.rule
+        limit = _limit(rule.red_if if one.tier == "red" and rule.red_if else rule.yellow_if or rule.red_if)
+        if limit is None:
+            return f"数据已 {age}未更新" if locale == "zh" else f"the data are {age} old"
+        allowed = hours(limit, locale)
+        if locale == "zh":
+            return f"数据已 {age}未更新（应在 {allowed}内）"
+        return f"the data are {age} old (expected within {allowed})"
+
+    def _figure(self, one: Slice, locale: Locale) -> str:
+        """A slice of another rule with its number: `退款率 · 地区=华北 13.2%`."""
+        return f"{self._slice_name(one, locale)} {self._number_of(one, one.value)}"
+
+    def _parts_sentence(self, locale: Locale) -> str:
+        """The rules a composite looks at, each with its figure, its threshold and its tier."""
+        said = []
+        for one in self.notice.parts:
+            notes = [word("quiet" if one.tier == "none" else f"tier.{one.tier}", locale)]
+            if (bound := self.bound(one)) is not None:
+                notes.insert(0, f"{word('bound', locale).lower()} {self._number_of(one, bound)}")
+            inner = "，".join(notes) if locale == "zh" else ", ".join(notes)
+            figure = f"{one.rule}: {self._figure(one, locale)}"
+            said.append(f"{figure}（{inner}）" if locale == "zh" else f"{figure} ({inner})")
+        return "；".join(said) if locale == "zh" else "; ".join(said)
+
+    def figure(self, one: Slice, locale: Locale) -> str:
+        """The number of a slice of the message's own rule: its value, or of freshness the age of its data."""
+        return hours(one.observed, locale) if self.notice.rule.kind == "freshness" else self.number(one.value)
+
     def _drill_sentence(self, locale: Locale) -> str:
         if self.is_over:
             return "演练已结束，没有真实报警。" if locale == "zh" else "The drill is over; nothing real had happened."
@@ -337,6 +387,8 @@ class Message:
             for tier, condition in (("yellow", rule.yellow_if), ("red", rule.red_if))
             if condition
         ]
+        if rule.kind == "composite":  # its thresholds are ranks of the parts, which say nothing to a reader
+            return rule.expression
         subject = "" if rule.expression == "value" else f"{rule.expression}: "
         return subject + (" · ".join(parts) or word("missing", locale))
 
@@ -385,12 +437,18 @@ class Message:
         cells = (
             self._slice_name(one, locale),
             status,
-            self._number_of(one, one.value),
+            self._number_of(one, one.value) if one.rule else self.figure(one, locale),
             self._number_of(one, self.bound(one)),
             self.band(one),
             period_name(one.since, self.notice.grain),
         )
         return Row(cells, "none" if ended else one.tier)
+
+
+def _limit(threshold: str) -> float | None:
+    """The number of a threshold such as `> 36`; None when it has none or several."""
+    numbers = re.findall(r"-?\d+(?:\.\d+)?", threshold)
+    return float(numbers[0]) if len(numbers) == 1 else None
 
 
 def _slices(count: int) -> str:

@@ -27,6 +27,7 @@ WORDS: Final[dict[str, dict[Locale, str]]] = {
     "digest": {"zh": "汇总", "en": "DIGEST"},
     "incident": {"zh": "同一事件", "en": "One incident"},
     "what": {"zh": "指标", "en": "Metric"},
+    "problem": {"zh": "问题", "en": "Problem"},
     "rule": {"zh": "规则", "en": "Rule"},
     "period": {"zh": "时段", "en": "Period"},
     "worst": {"zh": "最严重", "en": "Worst"},
@@ -36,9 +37,12 @@ WORDS: Final[dict[str, dict[Locale, str]]] = {
     "why": {"zh": "为何重要", "en": "Why it matters"},
     "runbook": {"zh": "处理手册", "en": "What to do"},
     "link": {"zh": "查看检查", "en": "Open the check"},
+    "ui": {"zh": "打开 Dagster", "en": "Open Dagster"},
     "notified": {"zh": "通知原因", "en": "Why now"},
     "late": {"zh": "注意", "en": "Note"},
     "drill": {"zh": "演练", "en": "DRILL"},
+    "parts": {"zh": "组成规则", "en": "Made of"},
+    "quiet": {"zh": "正常", "en": "quiet"},
     "slice": {"zh": "切片", "en": "Slice"},
     "change": {"zh": "状态", "en": "Status"},
     "value": {"zh": "当前值", "en": "Value"},
@@ -92,6 +96,16 @@ def slice_name(dimension: str, member: str, locale: Locale) -> str:
 def period_name(period: datetime, grain: str) -> str:
     """`2025-11-11`, or `2025-11-11 14:00` for hours; shop-local."""
     return f"{period:%Y-%m-%d %H:%M}" if grain == "hour" else f"{period:%Y-%m-%d}"
+
+
+def hours(value: float | None, locale: Locale) -> str:
+    """`38.5 小时`, `3 days 2 h`: an age, in days from two days on; a dash when it is unknown."""
+    if value is None:
+        return "–"
+    days, rest = divmod(value, 24)
+    if days >= 2:
+        return f"{days:.0f} 天 {rest:.0f} 小时" if locale == "zh" else f"{days:.0f} days {rest:.0f} h"
+    return f"{value:.3g} 小时" if locale == "zh" else f"{value:.3g} h"
 
 
 def number(value: float | None, unit: str, *, currency: str = "", short: bool = False) -> str:

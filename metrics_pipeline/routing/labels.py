@@ -36,11 +36,6 @@ NAMELESS_DRILL: Final[Mapping[str, str]] = {"alertname": "drill", "scenario": "d
 """Labels of a drill that is of no rule."""
 
 
-def is_drill(rule: str) -> bool:
-    """Whether alerts of a rule of this id are drills: `drill:<rule>`."""
-    return rule.startswith(f"{DRILL}:")
-
-
 def pipeline_labels(alertname: str) -> dict[str, str]:
     """The labels that all alarms of this name share, but for the severity, which is red.
 

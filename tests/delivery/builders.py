@@ -80,11 +80,51 @@ def make_drill_card(**changes) -> RuleCard:
 
 def make_drill(**changes) -> Notice:
     """A drill: no numbers, because nothing was measured."""
-    blank = dict.fromkeys(("value", "observed", "baseline", "lower", "upper", "yellow_bound", "red_bound"))
-    one = make_slice(**{**blank, "instance": "drill:refund_rate_surge{region=华北}"})
+    one = make_slice(**{**BLANK, "instance": "drill:refund_rate_surge{region=华北}"})
     return make_notice(
         **{"rule": make_drill_card(), "slices": (one,), "counts": Counts(new=1, firing=1, red=1), **changes}
     )
+
+
+BLANK = dict.fromkeys(("value", "observed", "baseline", "lower", "upper", "yellow_bound", "red_bound"))
+
+
+def make_composite() -> Notice:
+    """A composite rule with two parts: one beyond its threshold, one quiet."""
+    card = make_card(
+        kind="composite", expression="any of few_orders, late_parcels", parts=("few_orders", "late_parcels")
+    )
+    orders = make_slice(
+        "all", dimension="all", rule="few_orders", name_zh="支付订单数", name_en="Paid orders", unit="orders", value=12.0,
+        red_bound=20.0, change="ongoing",
+    )  # fmt: skip
+    late = make_slice(
+        rule="late_parcels", name_zh="延迟发货率", name_en="Late delivery rate", unit="ratio", tier="none", value=0.02
+    )
+    return make_notice(
+        rule=card,
+        slices=(make_slice(**{**BLANK, "observed": 2.0}),),
+        counts=Counts(new=1, firing=1, red=1),
+        parts=(orders, late),
+    )
+
+
+def make_stale() -> Notice:
+    """A freshness rule whose data are 38.5 hours old."""
+    one = make_slice("all", dimension="all", **{**BLANK, "observed": 38.5})
+    card = make_card(kind="freshness", expression="freshness()", yellow_if="> 30", red_if="> 36")
+    return make_notice(rule=card, slices=(one,), counts=Counts(new=1, firing=1, red=1), series=None)
+
+
+def make_alarm() -> Notice:
+    """An alarm about the pipeline itself."""
+    one = make_slice("nightly", dimension="job", instance="pipeline_failed:nightly{job=nightly}", **BLANK)
+    card = make_card(
+        "pipeline_failed:nightly", metric="", name_zh="任务 nightly 运行失败", name_en="job nightly failed", owner="data",
+        asset_key=(), kind="alarm", alert="pipeline_failed", yellow_if="", red_if="",
+        annotations={"summary": "No space left.", "summary_zh": "磁盘已满。", "runbook": "http://127.0.0.1:3000/runs/r1"},
+    )  # fmt: skip
+    return make_notice(rule=card, grain="hour", slices=(one,), counts=Counts(new=1, firing=1, red=1), series=None)
 
 
 class Recorder:

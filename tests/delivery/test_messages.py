@@ -13,7 +13,16 @@ from metrics_pipeline.alerts.notice import Counts, Notice
 from metrics_pipeline.delivery.messages import Wording, compose
 from metrics_pipeline.delivery.words import number, slice_name
 from tests.alerts.builders import make_card
-from tests.delivery.builders import make_drill, make_drill_card, make_end, make_notice, make_slice
+from tests.delivery.builders import (
+    make_alarm,
+    make_composite,
+    make_drill,
+    make_drill_card,
+    make_end,
+    make_notice,
+    make_slice,
+    make_stale,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -45,12 +54,18 @@ CASES = {
     "storm_zh": (STORM, Wording("zh")),
     "drill_zh": (make_drill(), Wording("zh")),
 }
+GOLDENS = {
+    **CASES,
+    "composite_zh": (make_composite(), Wording("zh")),
+    "freshness_en": (make_stale(), Wording("en")),
+    "alarm_zh": (make_alarm(), Wording("zh")),
+}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", GOLDENS)
 @pytest.mark.parametrize("kind", ["txt", "html"])
 def test_messages_are_as_agreed(name, kind):
-    notice, wording = CASES[name]
+    notice, wording = GOLDENS[name]
     message = compose(notice, wording)
     text = message.text if kind == "txt" else message.html_with("cid:plot" if notice.series else None)
     path = GOLDEN / f"{name}.{kind}"
@@ -129,7 +144,7 @@ def test_a_title_is_one_short_line():
 
 
 def test_a_notice_survives_json():
-    for notice, _ in CASES.values():
+    for notice, _ in GOLDENS.values():
         assert Notice.from_json(json.loads(json.dumps(notice.to_json()))) == notice
 
 
