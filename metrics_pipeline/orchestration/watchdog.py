@@ -143,13 +143,14 @@ def _alarm(settings: Settings, subject: str, summary_en: str = "", summary_zh: s
 def _heartbeat(settings: Settings, log: Any) -> str:
     if settings.heartbeat_url is None:
         return "All is well."
-    import httpx
+    from metrics_pipeline.delivery.channels import Failure
+    from metrics_pipeline.delivery.channels.posting import get
+    from metrics_pipeline.delivery.channels.redaction import keep_secret
 
     try:
-        answer = httpx.get(settings.heartbeat_url.get_secret_value(), timeout=HEARTBEAT_TIMEOUT, follow_redirects=True)
-        answer.raise_for_status()
-    except httpx.HTTPError as error:  # its text may hold the address, which is a secret
+        get(keep_secret(settings.heartbeat_url.get_secret_value()), timeout=HEARTBEAT_TIMEOUT).check()
+    except Failure as failure:  # says host and answer; the address is a secret
         if log is not None:
-            log.warning(f"the heartbeat was not taken: {type(error).__name__}")
+            log.warning(f"the heartbeat was not taken: {failure}")
         return "All is well, but the heartbeat was not taken."
     return "All is well, and the heartbeat was taken."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -160,6 +161,22 @@ def test_the_heartbeat_beats_only_while_alerting_works(settings: Settings, switc
     assert words == "All is well, but the heartbeat was not taken."
     watch(settings, now=NOW + timedelta(days=2))
     assert switch.calls == 2
+
+
+def test_the_address_of_the_heartbeat_reaches_no_log(
+    settings: Settings, switch: _Switch, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = SecretStr(f"http://127.0.0.1:{switch.server_port}/ping/0f3c-secret-token?key=another-secret")
+    settings = settings.model_copy(update={"heartbeat_url": url})
+    log = logging.getLogger("sensor")
+    with caplog.at_level(logging.DEBUG):
+        watch(settings, now=NOW, log=log)
+        switch.status = 500
+        watch(settings, now=NOW, log=log)
+    assert [record for record in caplog.records if record.name == "httpx"]
+    assert "the heartbeat was not taken: 127.0.0.1" in caplog.text
+    assert "0f3c" not in caplog.text
+    assert "another-secret" not in caplog.text
 
 
 def test_the_light_location_has_the_sensor(settings: Settings) -> None:

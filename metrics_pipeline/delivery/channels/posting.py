@@ -1,6 +1,6 @@
 """One HTTP request to a vendor, and what its status means. httpx is imported when first needed.
 
-No redirects: a webhook that moves is not the one that was configured. Errors never repeat the URL.
+No redirects of messages: a webhook that moves is not the one that was configured. Errors never repeat the URL.
 """
 
 from __future__ import annotations
@@ -99,12 +99,21 @@ def post(
     timeout: float = TIMEOUT,
 ) -> Reply:
     """POST bytes, or a multipart form. Raises `TemporaryFailure` when no answer came."""
+    return _request("POST", url, timeout=timeout, content=body, data=form, files=files, headers=headers)
+
+
+def get(url: str, *, timeout: float = TIMEOUT) -> Reply:
+    """GET a page, wherever it moved: for a dead man's switch. Raises `TemporaryFailure` when no answer came."""
+    return _request("GET", url, timeout=timeout, follow_redirects=True)
+
+
+def _request(method: str, url: str, *, timeout: float, follow_redirects: bool = False, **options: Any) -> Reply:
     import httpx
 
     where = urlsplit(url).netloc.rpartition("@")[2]
     try:
-        with httpx.Client(timeout=timeout) as client:
-            answer = client.post(url, content=body, data=form, files=files, headers=headers)
+        with httpx.Client(timeout=timeout, follow_redirects=follow_redirects) as client:
+            answer = client.request(method, url, **options)
             text = answer.text
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         raise TemporaryFailure(f"{where}: {redacted(str(error)) or type(error).__name__}", refused=True) from None
