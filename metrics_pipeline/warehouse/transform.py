@@ -187,39 +187,49 @@ def _stream(
 ) -> Iterator[dict[str, Any]]:
     """`stream_dbt`, which also tells `outcome`."""
     settings.warehouse_dir.mkdir(parents=True, exist_ok=True)
-    with _ONE_AT_A_TIME, _process_environment(environment):
-        # Imported here: 2 s that only a process that runs dbt shall pay.
-        from dbt.adapters.duckdb.connections import DuckDBConnectionManager
-        from dbt.cli.main import dbtRunner
-        from google.protobuf.json_format import MessageToDict
+    events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    ended: list[Any] = []
 
-        events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        ended: list[Any] = []
-
-        def hear(message: Any) -> None:
-            if message.info.name in _TAKEN:
-                events.put(MessageToDict(message, preserving_proto_field_name=True))
-
-        def run() -> None:
-            try:
-                ended.append(dbtRunner(callbacks=[hear]).invoke([*arguments, "--log-level", "none"]))
-            finally:
-                DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]  # else the file stays open
-                events.put(None)
-
-        thread = threading.Thread(target=run, name="dbt", daemon=True)
-        thread.start()
+    def run() -> None:
         try:
-            while (event := events.get()) is not None:
-                outcome.take(event)
-                yield event
+            # Held by the thread, which always ends, and not by this generator, which a caller may never resume.
+            with _ONE_AT_A_TIME, _process_environment(environment):
+                ended.append(_invoke(arguments, events.put))
+        except KeyboardInterrupt:  # of `_interrupt`, before dbt had begun
+            pass
         finally:
-            if thread.is_alive():
-                _interrupt(thread)
-            thread.join()
+            events.put(None)
+
+    thread = threading.Thread(target=run, name="dbt", daemon=True)
+    thread.start()
+    try:
+        while (event := events.get()) is not None:
+            outcome.take(event)
+            yield event
+    finally:
+        if thread.is_alive():
+            _interrupt(thread)
+        thread.join()
     result = ended[0] if ended else None
     if result is None or not result.success or outcome.failures:
         raise _error(settings, arguments[0], outcome, None if result is None else result.exception)
+
+
+def _invoke(arguments: Sequence[str], tell: Callable[[dict[str, Any]], None]) -> Any:
+    """One call of dbt in this thread; `tell` gets its events. Returns dbt's own result."""
+    # Imported here: 2 s that only a process that runs dbt shall pay.
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+    from dbt.cli.main import dbtRunner
+    from google.protobuf.json_format import MessageToDict
+
+    def hear(message: Any) -> None:
+        if message.info.name in _TAKEN:
+            tell(MessageToDict(message, preserving_proto_field_name=True))
+
+    try:
+        return dbtRunner(callbacks=[hear]).invoke([*arguments, "--log-level", "none"])
+    finally:
+        DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]  # else the file stays open
 
 
 def _interrupt(thread: threading.Thread) -> None:

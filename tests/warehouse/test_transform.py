@@ -238,3 +238,11 @@ def test_who_leaves_early_stops_dbt(settings: Settings) -> None:
         built = {name for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
     assert "sessions" in built
     assert "m5" not in built
+
+
+@pytest.mark.slow
+def test_who_never_comes_back_for_the_events_holds_nobody_up(settings: Settings) -> None:
+    left = stream_dbt(settings, dbt_arguments(settings, NIGHT), dbt_environment(settings, NIGHT))
+    next(left)
+    assert run_dbt(settings, NIGHT).built > 0
+    left.close()
