@@ -14,10 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from metrics_pipeline.alerts.cards import cards_of
 from metrics_pipeline.detection.promotions import PromotionDay, load_promotions, markets_of
 from metrics_pipeline.library.catalogue import Catalogue
 from metrics_pipeline.orchestration.publish_asset import metric_tables
 from metrics_pipeline.orchestration.resources import Project
+from metrics_pipeline.rehearsal import Rehearsal, rehearse
+from metrics_pipeline.routing.load import routing_of
 from metrics_pipeline.rules.load import load_rules
 from metrics_pipeline.rules.model import Rule
 from metrics_pipeline.rules.replay import Episode, Replay, replay
@@ -59,6 +62,21 @@ class Home:
         until = last + timedelta(days=1)
         return replay(self.published, self.rules, first, until, promotions=self.promotions)
 
+    def rehearse(self, first: date, last: date, *, hours: bool = True) -> Rehearsal:
+        """What people would have received from the shipped rules and routes, `first` to `last`, both included."""
+        catalogue = Catalogue.read(self.settings.dbt_project_dir)
+        rules = [rule for rule in self.rules if hours or rule.grain == "day"]
+        return rehearse(
+            self.published,
+            rules,
+            first,
+            last,
+            cards=cards_of(rules, catalogue.metrics),
+            routing=routing_of(self.settings),
+            zone=self.settings.zone,
+            promotions=self.promotions,
+        )
+
     def values(self, metric: str, dimension: str = "all") -> Mapping[tuple[date, str], float]:
         """(Day, member) → published value, without days that have none."""
         member = "all" if dimension == "all" else None
@@ -90,6 +108,18 @@ def olist_replay(olist: Home) -> Replay:
 def merch_store_replay(merch_store: Home) -> Replay:
     """All rules over the three months of the shop."""
     return merch_store.replay(date(2017, 1, 1), date(2017, 3, 31))
+
+
+@pytest.fixture(scope="session")
+def olist_messages(olist: Home) -> Rehearsal:
+    """All nights of the marketplace, and the nine after its data ended."""
+    return olist.rehearse(date(2017, 1, 5), date(2018, 8, 31), hours=False)
+
+
+@pytest.fixture(scope="session")
+def merch_store_messages(merch_store: Home) -> Rehearsal:
+    """All nights and hours of the shop."""
+    return merch_store.rehearse(date(2017, 1, 1), date(2017, 3, 31))
 
 
 @pytest.fixture(scope="session")
