@@ -34,7 +34,7 @@ from metrics_pipeline.warehouse.window import Window
 
 VERSION = "test"
 _STEP = {"day": timedelta(days=1), "hour": timedelta(hours=1)}
-_SCHEMA = pa.schema(
+VALUES_SCHEMA = pa.schema(
     [
         ("metric", pa.string()),
         ("period_start", pa.timestamp("us")),
@@ -47,6 +47,7 @@ _SCHEMA = pa.schema(
         ("definition_version", pa.string()),
     ]
 )
+"""Rows of published values (docs/architecture.md, Published values)."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,7 @@ def _publish(
 ) -> Published:
     """A version that knows what is known after this night."""
     rows = [row for world in worlds for row in _rows(world, clock, night)]
-    values = pa.Table.from_pylist(rows, schema=_SCHEMA)
+    values = pa.Table.from_pylist(rows, schema=VALUES_SCHEMA)
     con.register("given", values)
     con.execute("CREATE OR REPLACE TABLE base.worlds AS FROM given")
     con.unregister("given")

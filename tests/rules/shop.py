@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from metrics_pipeline.rule_tests.world import VALUES_SCHEMA
 from metrics_pipeline.rules.model import Rule
 from metrics_pipeline.warehouse import manifest
 from metrics_pipeline.warehouse.manifest import PARTS, MetricState, ValuesFile, Version, part_of
@@ -19,19 +20,6 @@ from metrics_pipeline.warehouse.window import Window
 FIRST = date(2025, 1, 6)
 """A Monday."""
 NOW = datetime(2025, 12, 1, 1, 0)
-_SCHEMA = pa.schema(
-    [
-        ("metric", pa.string()),
-        ("period_start", pa.timestamp("us")),
-        ("grain", pa.string()),
-        ("dimension", pa.string()),
-        ("member", pa.string()),
-        ("numerator", pa.float64()),
-        ("denominator", pa.float64()),
-        ("value", pa.float64()),
-        ("definition_version", pa.string()),
-    ]
-)
 
 Value = float | tuple[float, float] | None
 """A value, a (numerator, denominator), or None = a row whose value is NULL."""
@@ -80,7 +68,7 @@ class Shop:
         states = {
             metric: MetricState(version, self.complete_until[metric]) for metric, version in self.versions.items()
         } | {metric: MetricState("v1", None, "no such table", "没有该表") for metric in self.absent}
-        publish_rows(directory, pa.Table.from_pylist(self.rows, schema=_SCHEMA), states, created_at)
+        publish_rows(directory, pa.Table.from_pylist(self.rows, schema=VALUES_SCHEMA), states, created_at)
         return Published.open(directory)
 
 
