@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 
 from metrics_pipeline.rules.replay import Episode, Label, Replay, compatible, slice_of
-from metrics_pipeline.rules.report import number
+from metrics_pipeline.rules.report import number, score_row
 
 ALERTS = 500
 """Alerts listed; the plots show all."""
@@ -120,20 +120,7 @@ def _scores(replay: Replay) -> str:
         "延迟（天）delay, days",
     )  # fmt: skip
 
-    rows = [
-        (
-            score.by,
-            score.name,
-            f"{score.found}/{score.incidents}",
-            _share(score.recall),
-            str(score.episodes),
-            _share(score.precision),
-            str(score.harmless_episodes),
-            number(score.median_delay_days),
-        )
-        for score in replay.scores
-        if score.incidents or score.episodes
-    ]
+    rows = [score_row(score) for score in replay.scores if score.incidents or score.episodes]
     return _table(head, rows) if rows else ""
 
 

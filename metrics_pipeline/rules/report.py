@@ -73,17 +73,22 @@ def score_table(scores: Iterable[Score]) -> Table:
     for name in ("by", "name", "found", "recall", "episodes", "precision", "on harmless events", "delay (days)"):
         table.add_column(name, justify="left" if name in ("by", "name") else "right")
     for score in scores:
-        table.add_row(
-            score.by,
-            score.name,
-            f"{score.found}/{score.incidents}",
-            _share(score.recall),
-            str(score.episodes),
-            _share(score.precision),
-            str(score.harmless_episodes),
-            number(score.median_delay_days),
-        )
+        table.add_row(*score_row(score))
     return table
+
+
+def score_row(score: Score) -> tuple[str, ...]:
+    """By, name, found of incidents, recall, episodes, precision, those on harmless events, median delay in days."""
+    return (
+        score.by,
+        score.name,
+        f"{score.found}/{score.incidents}",
+        _share(score.recall),
+        str(score.episodes),
+        _share(score.precision),
+        str(score.harmless_episodes),
+        number(score.median_delay_days),
+    )
 
 
 def number(value: float | None) -> str:
