@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from metrics_pipeline.delivery.channels.channel import PermanentFailure
-from metrics_pipeline.delivery.channels.configuration import BaseUrl, ChannelSettings, EnvName
+from metrics_pipeline.delivery.channels.configuration import BaseUrl, ChannelSettings, EnvName, Vault
 from metrics_pipeline.delivery.forms import FIELDS, fields
 from metrics_pipeline.delivery.messages import Message
 from metrics_pipeline.delivery.words import Locale
@@ -52,6 +52,10 @@ class SmsSettings(ChannelSettings):
     """Language of the fields; default: the first language of the installation."""
     base_url: BaseUrl | None = None
     """Scheme and host of the vendor's API to use instead of the public one: a gateway, another region."""
+
+    def keys(self, vault: Vault) -> dict[str, str]:
+        """The secrets of a channel as its fields `key_id` and `key_secret`. Raises `SettingsError` when one cannot be read."""
+        return {name: vault.secret(self, name) for name in self.required_secrets}
 
     def template_of(self, message: Message) -> str:
         """The template for this message."""

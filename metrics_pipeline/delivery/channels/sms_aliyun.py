@@ -60,12 +60,7 @@ class AliyunSmsSettings(sms.SmsSettings):
 
     def open(self, name: str, vault: Vault) -> AliyunSmsChannel:
         """The channel. Raises `SettingsError` when a secret cannot be read."""
-        return AliyunSmsChannel(
-            name=name,
-            settings=self,
-            key_id=vault.secret(self, "key_id"),
-            key_secret=vault.secret(self, "key_secret"),
-        )
+        return AliyunSmsChannel(name=name, settings=self, **self.keys(vault))
 
 
 @dataclass(frozen=True)

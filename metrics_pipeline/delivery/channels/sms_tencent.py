@@ -57,12 +57,7 @@ class TencentSmsSettings(sms.SmsSettings):
 
     def open(self, name: str, vault: Vault) -> TencentSmsChannel:
         """The channel. Raises `SettingsError` when a secret cannot be read."""
-        return TencentSmsChannel(
-            name=name,
-            settings=self,
-            key_id=vault.secret(self, "key_id"),
-            key_secret=vault.secret(self, "key_secret"),
-        )
+        return TencentSmsChannel(name=name, settings=self, **self.keys(vault))
 
 
 @dataclass(frozen=True)
