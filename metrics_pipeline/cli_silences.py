@@ -5,10 +5,10 @@ Beside `cli.py`, which hangs it up; nothing of it is imported before a verb runs
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -144,9 +144,7 @@ def alerts_ack(  # noqa: PLR0917 - options of a command
         end = now + routing_of(settings).ack_timeout
     else:
         end = _end(lasts, until, now, settings)
-    with _told(), opened_store(settings) as store:
-        keys = acknowledge(store, subject, who=by, note=note, now=now, until=end)
-    _marked("acknowledged", subject, keys, end, settings, as_json=as_json)
+    _mark(acknowledge, "acknowledged", subject, Mark(by, note, now, end), settings, as_json=as_json)
 
 
 def alerts_snooze(  # noqa: PLR0917 - options of a command
@@ -162,10 +160,7 @@ def alerts_snooze(  # noqa: PLR0917 - options of a command
 
     settings = load_settings()
     now = datetime.now(UTC)
-    end = _end(lasts, until, now, settings)
-    with _told(), opened_store(settings) as store:
-        keys = snooze(store, subject, who=by, note=note, now=now, until=end)
-    _marked("snoozed", subject, keys, end, settings, as_json=as_json)
+    _mark(snooze, "snoozed", subject, Mark(by, note, now, _end(lasts, until, now, settings)), settings, as_json=as_json)
 
 
 def alerts_held(as_json: JsonOption = False) -> None:
@@ -207,7 +202,22 @@ def add_to_alerts(alerts: typer.Typer) -> None:
     )
 
 
-def _marked(word: str, subject: str, keys: Sequence[str], end: datetime, settings: Settings, *, as_json: bool) -> None:
+class Mark(NamedTuple):
+    """What somebody says of open alerts."""
+
+    who: str
+    note: str
+    now: datetime
+    until: datetime
+
+
+def _mark(
+    act: Callable[..., list[str]], word: str, subject: str, mark: Mark, settings: Settings, *, as_json: bool
+) -> None:
+    """Mark the open episodes of a subject and say which. `act`: `silencing.acknowledge` or `snooze`."""
+    with _told(), opened_store(settings) as store:
+        keys = act(store, subject, **mark._asdict())
+    end = mark.until
     if as_json:
         print_json({"episodes": list(keys), "until": end.isoformat()})
     if not keys:
