@@ -360,7 +360,7 @@ def _order_row(view: OrderView, settings: Settings) -> dict[str, Any]:
         "state": "overdue" if view.is_overdue else order.state,
         "assignee": order.assignee,
         "due": _local(order.due_at, settings),
-        "episode": order.episode,
+        "episode": order.episode if order.slices == 1 else f"{order.episode} and {order.slices - 1:,} more",
         "reason": "" if order.close_reason is None else _close_words(order.close_reason),
         "note": order.close_note,
     }

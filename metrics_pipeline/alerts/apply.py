@@ -30,6 +30,7 @@ from metrics_pipeline.alerts.tick import Tick
 from metrics_pipeline.alerts.verdict import Verdict
 from metrics_pipeline.alerts.work_orders import open_orders
 from metrics_pipeline.routing.decide import Routing
+from metrics_pipeline.routing.model import Limits
 from metrics_pipeline.store import Store
 from metrics_pipeline.store import alerts as repository
 from metrics_pipeline.store.instances import (
@@ -76,7 +77,7 @@ class AppliedReport:
     notifications: tuple[str, ...]
     """Keys of the outbox rows written."""
     orders: tuple[str, ...] = ()
-    """Episodes that a work order was opened for."""
+    """Episodes that a work order was opened for; of many that share one, the worst."""
 
 
 @dataclass
@@ -141,7 +142,8 @@ def apply_verdicts(
         save_instances(connection, work.instances, np.flatnonzero(work.changed))
         repository.save_episodes(connection, [*touched_of(work.episodes), *past])
         repository.append_transitions(connection, tick.transitions)
-        orders = open_orders(connection, tick, cards)
+        limits = receivers.limits if isinstance(receivers, Routing) else Limits()
+        orders = open_orders(connection, tick, cards, most=limits.work_orders)
         notifications = dispatch(connection, tick, cards, receivers=receivers, series=series)
         repository.mark_processed(connection, ledger.applied(), run_id=run_id, now=now)
     firing = work.instances.tier[work.instances.state == _FIRING]

@@ -377,7 +377,7 @@ class Round:
         told = [Told(one.episode, "news", one.tier, pair.tier, pair.held) for pair, one, _ in news]
         told += [Told(one.episode, "ongoing", one.tier, one.tier, "") for one in telling.ongoing]
         told += [Told(one.episode, "end", pair.tier, pair.tier, pair.held) for pair, one in ends]
-        self._about[notice.key] = [list(one) for one in told]
+        self._about[notice.key] = [list(one) for one in sorted(told)]
         for pair, member, _ in news:
             self._put(
                 pair._replace(tier=member.tier, notification=pair.notification or notice.key, held="", held_until=None)

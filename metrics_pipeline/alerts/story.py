@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 
 from metrics_pipeline.alerts.work_orders import OrderView, list_feedback, show_order
 from metrics_pipeline.store import Store
+from metrics_pipeline.store import work_orders as order_rows
 from metrics_pipeline.store.alerts import instances_by_key
 from metrics_pipeline.store.records import DeliveryRow, Episode, Feedback, Instance, TransitionRow
 from metrics_pipeline.store.tables import (
@@ -25,7 +26,6 @@ from metrics_pipeline.store.tables import (
     episodes,
     outbox,
     transitions,
-    work_orders,
 )
 
 
@@ -94,15 +94,15 @@ def story_of(store: Store, key: str, *, now: datetime) -> Story:
             told = _transitions(connection, transitions.c.episode == key)
         keys = [one.key for one in found]
         messages = _messages(connection, instance, found)
-        ordered = connection.execute(sa.select(work_orders.c.episode).where(work_orders.c.episode.in_(keys)))
-        with_order = {str(row.episode) for row in ordered}
+        by_episode = order_rows.by_episode(connection, keys)
+        ordered = dict.fromkeys(by_episode[one].episode for one in keys if one in by_episode)
     return Story(
         key=key,
         instance=known.get(instance),
         episodes=tuple(found),
         transitions=tuple(told),
         messages=tuple(messages),
-        orders=tuple(show_order(store, one, now=now) for one in keys if one in with_order),
+        orders=tuple(show_order(store, one, now=now) for one in ordered),
         feedback=tuple(one for episode in keys for one in list_feedback(store, episode=episode)),
     )
 

@@ -1,25 +1,30 @@
 """Work orders: what is done about an alert, by whom, until when, and how it ended. One episode, one order.
 
-Orders are opened by the tick, in its transaction; people assign and close them. An order stays open when its alert ends:
-only a person says what came of it. Rules choose with the label `work_order`: red (default), yellow or never.
+When many slices of a rule begin in one tick (`limits: {work_orders: 20}`), they are one piece of work for one person, and
+share one order per rule and first period: it stands at its worst episode, and every other one is linked to it.
+
+Orders are opened by the tick, in its transaction; people assign and close them. An order stays open when its alert ends: only
+a person says what came of it. Rules choose with the label `work_order`: red (default), yellow or never.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, get_args
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from metrics_pipeline.alerts.notice import RuleCard, is_drill
+from metrics_pipeline.alerts.notice import RuleCard, is_drill, severity
 from metrics_pipeline.alerts.state import RANK
 from metrics_pipeline.alerts.tick import Tick
+from metrics_pipeline.routing.model import Limits
 from metrics_pipeline.store import Store
 from metrics_pipeline.store import work_orders as repository
-from metrics_pipeline.store.records import Feedback, OrderEvent, OrderState, WorkOrder
+from metrics_pipeline.store.records import Feedback, Instance, OrderEvent, OrderState, WorkOrder
 from metrics_pipeline.store.tables import episodes, work_orders
 
 CloseReason = Literal["fixed", "false_alarm", "expected", "duplicate", "data_problem"]
@@ -53,11 +58,15 @@ class OrderView:
     order: WorkOrder
     events: tuple[OrderEvent, ...] = ()
     is_overdue: bool = False
+    episodes: tuple[str, ...] = ()
+    """Of `show_order`: all episodes it is about, its own first."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; instants as ISO text in UTC."""
         data = {**self.order._asdict(), "is_overdue": self.is_overdue}
         data["events"] = [event._asdict() for event in self.events]
+        if self.episodes:
+            data["episodes"] = list(self.episodes)
         plain: dict[str, Any] = _plain(data)
         return plain
 
@@ -75,11 +84,14 @@ class FeedbackCount:
         return asdict(self)
 
 
-def open_orders(connection: Connection, tick: Tick, cards: Mapping[str, RuleCard]) -> tuple[str, ...]:
+def open_orders(
+    connection: Connection, tick: Tick, cards: Mapping[str, RuleCard], *, most: int = Limits().work_orders
+) -> tuple[str, ...]:
     """Open the orders that the due firing alerts of a tick still lack; returns their episodes.
 
-    Decided by level, so a silent run opens none and the next night does. An episode that turned red makes its yellow order
-    red; one that begins again after a restatement opens its closed order again.
+    Decided by level, so a silent run opens none and the next night does. More than `most` of one rule and first period share
+    one order, and so do those that come to them while it is open. An order of which an episode turned red becomes red; one of
+    which an episode begins again after a restatement is opened again.
     """
     wanted = {
         one.episode: one
@@ -90,30 +102,71 @@ def open_orders(connection: Connection, tick: Tick, cards: Mapping[str, RuleCard
         and RANK[one.tier] >= _threshold(cards[one.rule])
     }
     known = repository.by_episode(connection, wanted.keys())
-    links = {rule: _links(card) for rule, card in cards.items()}
-    new = [
-        (
-            key,
-            one.key,
-            one.rule,
-            one.tier,
-            "open",
-            cards[one.rule].owner,
-            tick.now,
-            tick.now + DUE_AFTER[one.tier],
-            links[one.rule],
-        )
-        for key, one in wanted.items()
-        if key not in known
-    ]
+    together: dict[tuple[str, str], list[Instance]] = defaultdict(list)
+    for key, one in wanted.items():
+        if key not in known:
+            together[one.rule, _period(key)].append(one)
+    open_joint = repository.open_joint(connection, {rule for rule, _ in together}) if together else []
+    joint = {(order.rule, _period(order.episode)): order for order in open_joint}
+    new: list[tuple[Any, ...]] = []
+    for place, some in together.items():
+        if place in joint:
+            _join(connection, joint[place], some, tick)
+        elif len(some) > most:
+            worst = min(some, key=severity)
+            new.append(_opened(worst, cards, tick, slices=len(some)))
+            repository.join(connection, str(worst.episode), [str(one.episode) for one in some if one is not worst])
+        else:
+            new += [_opened(one, cards, tick) for one in some]
     repository.insert(connection, new)
-    for key, order in known.items():
-        if order.state == "closed" and key in tick.opened:
-            _change(connection, order, "reopened", "", who=SYSTEM, now=tick.now, state="open", closed_at=None)
-        elif order.state != "closed" and RANK[order.tier] < RANK[wanted[key].tier]:
-            due = min(order.due_at, tick.now + DUE_AFTER["red"])
-            _change(connection, order, "escalated", "red", who=SYSTEM, now=tick.now, tier="red", due_at=due)
+    _follow_up(connection, known, wanted, tick)
     return tuple(row[0] for row in new)
+
+
+def _opened(one: Instance, cards: Mapping[str, RuleCard], tick: Tick, *, slices: int = 1) -> tuple[Any, ...]:
+    card = cards[one.rule]
+    due = tick.now + DUE_AFTER[one.tier]
+    return one.episode, one.key, one.rule, one.tier, "open", card.owner, tick.now, due, _links(card), slices
+
+
+def _join(connection: Connection, order: WorkOrder, some: Sequence[Instance], tick: Tick) -> None:
+    repository.join(connection, order.episode, [str(one.episode) for one in some])
+    _change(
+        connection,
+        order,
+        "joined",
+        f"{len(some)} more",
+        who=SYSTEM,
+        now=tick.now,
+        slices=order.slices + len(some),
+    )
+    if order.tier != "red" and any(one.tier == "red" for one in some):
+        _turn_red(connection, order, tick)
+
+
+def _follow_up(
+    connection: Connection, known: Mapping[str, WorkOrder], wanted: Mapping[str, Instance], tick: Tick
+) -> None:
+    """What became of episodes that have an order, each order once."""
+    of_order: dict[str, list[str]] = defaultdict(list)
+    for key, order in known.items():
+        of_order[order.episode].append(key)
+    for keys in of_order.values():
+        order = known[keys[0]]
+        if order.state == "closed":
+            if any(key in tick.opened for key in keys):
+                _change(connection, order, "reopened", "", who=SYSTEM, now=tick.now, state="open", closed_at=None)
+        elif any(RANK[order.tier] < RANK[wanted[key].tier] for key in keys):
+            _turn_red(connection, order, tick)
+
+
+def _turn_red(connection: Connection, order: WorkOrder, tick: Tick) -> None:
+    due = min(order.due_at, tick.now + DUE_AFTER["red"])
+    _change(connection, order, "escalated", "red", who=SYSTEM, now=tick.now, tier="red", due_at=due)
+
+
+def _period(episode: str) -> str:
+    return episode.rpartition("@")[2]
 
 
 def list_orders(
@@ -132,10 +185,11 @@ def list_orders(
 
 
 def show_order(store: Store, reference: str, *, now: datetime) -> OrderView:
-    """One order by its number or its episode. Raises `WorkOrderError` when there is none."""
+    """One order by its number or an episode it is about. Raises `WorkOrderError` when there is none."""
     with store.reading() as connection:
         order = _find(connection, reference)
-        return _view(order, repository.events_of(connection, order.episode), now)
+        view = _view(order, repository.events_of(connection, order.episode), now)
+        return replace(view, episodes=(order.episode, *repository.joined(connection, order.episode)))
 
 
 def assign_order(
@@ -229,8 +283,10 @@ def _links(card: RuleCard) -> dict[str, str]:
 
 
 def _find(connection: Connection, reference: str) -> WorkOrder:
-    column = work_orders.c.id if reference.isdigit() else work_orders.c.episode
-    found = repository.one(connection, column == (int(reference) if reference.isdigit() else reference))
+    if reference.isdigit():
+        found = repository.one(connection, work_orders.c.id == int(reference))
+    else:
+        found = repository.by_episode(connection, [reference]).get(reference)
     if found is None:
         raise WorkOrderError(f"there is no order {reference!r}; `metrics orders list` shows the open ones")
     return found

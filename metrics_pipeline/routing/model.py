@@ -173,6 +173,11 @@ class Limits(_Keys):
     channels: dict[str, Bucket] = Field({}, description="For single channels, by name.")
     per_person: Bucket | None = Field(None, description="For each person.")
     per_alert_day: int | None = Field(None, ge=1, description="News of one alert in one shop day.")
+    work_orders: int = Field(
+        20,
+        ge=1,
+        description="Slices of one rule that begin in one tick, in one period; when there are more, they share one work order.",
+    )
     red: Bucket | None = Field(None, description="The lane of red messages, for each receiver; none = without a limit.")
 
 

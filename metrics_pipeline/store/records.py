@@ -153,10 +153,11 @@ OrderState = Literal["open", "assigned", "closed"]
 
 
 class WorkOrder(NamedTuple):
-    """What is to be done about one episode, in the order of the table's columns."""
+    """What is to be done about an episode, or about many of one rule that began together; in the order of the columns."""
 
     id: int
     episode: str
+    """Of many: the worst one."""
     instance: str
     rule: str
     tier: Tier
@@ -169,6 +170,8 @@ class WorkOrder(NamedTuple):
     closed_by: str | None
     close_reason: str | None
     close_note: str | None
+    slices: int = 1
+    """Episodes it is about."""
 
 
 class OrderEvent(NamedTuple):
@@ -178,7 +181,7 @@ class OrderEvent(NamedTuple):
     at: datetime
     who: str
     what: str
-    """assigned, closed, reopened, escalated"""
+    """assigned, closed, reopened, escalated, joined (further slices)"""
     detail: str
 
 

@@ -243,6 +243,15 @@ work_orders = sa.Table(
     sa.Column("closed_by", sa.Text),
     sa.Column("close_reason", sa.Text),
     sa.Column("close_note", sa.Text),
+    sa.Column("slices", sa.Integer, nullable=False, server_default="1"),
+)
+
+work_order_episodes = sa.Table(
+    "work_order_episodes",
+    metadata,
+    _text("episode", primary_key=True),
+    _text("work_order", index=True),
+    comment="The other episodes of an order that is about many slices; its own one stands in the order.",
 )
 
 work_order_events = sa.Table(

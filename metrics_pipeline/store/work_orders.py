@@ -10,18 +10,53 @@ from sqlalchemy.engine import Connection
 
 from metrics_pipeline.store.bulk import chunks, write_columns
 from metrics_pipeline.store.records import Feedback, OrderEvent, WorkOrder
-from metrics_pipeline.store.tables import episode_feedback, work_order_events, work_orders
+from metrics_pipeline.store.tables import episode_feedback, work_order_episodes, work_order_events, work_orders
 
-_NEW = ("episode", "instance", "rule", "tier", "state", "assignee", "opened_at", "due_at", "links")
+_NEW = ("episode", "instance", "rule", "tier", "state", "assignee", "opened_at", "due_at", "links", "slices")
 
 
 def by_episode(connection: Connection, episode_keys: Collection[str]) -> dict[str, WorkOrder]:
-    """The orders of these episodes; those without are left out."""
+    """The orders of these episodes, own and joint ones; those without are left out."""
+    found = _own(connection, episode_keys)
+    links: dict[str, str] = {}
+    for some in chunks(episode_keys):
+        table = work_order_episodes.c
+        rows = connection.execute(sa.select(table.episode, table.work_order).where(table.episode.in_(some)))
+        links.update((row[0], row[1]) for row in rows)
+    joint = _own(connection, set(links.values()))
+    return {**{episode: joint[order] for episode, order in links.items() if order in joint}, **found}
+
+
+def _own(connection: Connection, episode_keys: Collection[str]) -> dict[str, WorkOrder]:
     found: dict[str, WorkOrder] = {}
     for some in chunks(episode_keys):
         rows = connection.execute(sa.select(work_orders).where(work_orders.c.episode.in_(some)))
         found.update((row.episode, WorkOrder._make(row)) for row in rows)
     return found
+
+
+def open_joint(connection: Connection, rules: Collection[str]) -> list[WorkOrder]:
+    """The orders of these rules that are about many episodes and not closed."""
+    found: list[WorkOrder] = []
+    for some in chunks(rules):
+        query = sa.select(work_orders).where(work_orders.c.rule.in_(some), work_orders.c.slices > 1)
+        rows = connection.execute(query.where(work_orders.c.state != "closed").order_by(work_orders.c.id))
+        found += [WorkOrder._make(row) for row in rows]
+    return found
+
+
+def join(connection: Connection, order: str, episode_keys: Sequence[str]) -> None:
+    """Link episodes to an order (its own episode)."""
+    columns = {"episode": list(episode_keys), "work_order": [order] * len(episode_keys)}
+    if episode_keys:
+        write_columns(connection, work_order_episodes, columns, ignore=True)
+
+
+def joined(connection: Connection, order: str) -> list[str]:
+    """The other episodes of an order, by name."""
+    table = work_order_episodes.c
+    query = sa.select(table.episode).where(table.work_order == order).order_by(table.episode)
+    return list(connection.execute(query).scalars())
 
 
 def one(connection: Connection, where: sa.ColumnElement[bool]) -> WorkOrder | None:
@@ -43,7 +78,7 @@ def orders(
 
 
 def insert(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Open orders: values of episode, instance, rule, tier, state, assignee, opened_at, due_at, links. Known episodes stay."""
+    """Open orders: values of episode, instance, rule, tier, state, assignee, opened_at, due_at, links, slices. Known ones stay."""
     if rows:
         columns = dict(zip(_NEW, map(list, zip(*rows, strict=True)), strict=True))
         write_columns(connection, work_orders, columns, ignore=True)

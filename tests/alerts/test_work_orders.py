@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from metrics_pipeline.alerts import apply_verdicts
+from metrics_pipeline.alerts.story import story_of
 from metrics_pipeline.alerts.work_orders import (
     CLOSE_REASONS,
     CLOSE_WORDS,
@@ -20,7 +21,9 @@ from metrics_pipeline.alerts.work_orders import (
     show_order,
 )
 from tests.alerts.builders import NOW, RECEIVERS, make_card, make_verdict
+from tests.routing.builders import make_routing
 
+YELLOW = make_card(labels={"scenario": "refund_surge", "work_order": "yellow"})
 EPISODE = "refund_rate_surge{region=华北}@2025-11-11T00:00"
 
 
@@ -154,3 +157,98 @@ def test_the_last_word_of_each_person_counts(store):
 
 def test_every_close_reason_has_its_words():
     assert set(CLOSE_WORDS) == set(CLOSE_REASONS)
+
+
+# -- many at once ----------------------------------------------------------------------------------------------------
+
+
+def storm(count: int, tier: str = "red", period: int = 0, *, first: int = 0, **changes):
+    """Verdicts of so many slices; the last one is the worst."""
+    return [
+        make_verdict(tier, period, member=f"m{number:05}", value=0.2 + number / 1e5, **changes)
+        for number in range(first, first + count)
+    ]
+
+
+def episode(number: int, period: str = "2025-11-11") -> str:
+    return f"refund_rate_surge{{region=m{number:05}}}@{period}T00:00"
+
+
+def test_up_to_twenty_slices_that_begin_together_have_an_order_each(store):
+    assert len(tick(store, *storm(20)).orders) == 20
+    assert [view.order.slices for view in list_orders(store, now=NOW)] == [1] * 20
+
+
+def test_more_slices_that_begin_together_share_one_order_at_the_worst(store):
+    assert tick(store, *storm(21)).orders == (episode(20),)
+    [view] = list_orders(store, now=NOW)
+    assert (view.order.episode, view.order.slices, view.order.assignee) == (episode(20), 21, "after-sales")
+    shown = {number: show_order(store, episode(number), now=NOW) for number in range(21)}
+    assert {one.order.id for one in shown.values()} == {view.order.id}, "each episode leads to it"
+    assert shown[0].episodes == (episode(20), *(episode(number) for number in range(20)))
+    assert story_of(store, episode(3), now=NOW).orders[0].order.id == view.order.id
+
+
+def test_a_storm_of_twenty_thousand_slices_is_one_order(store):
+    assert len(tick(store, *storm(20_000)).orders) == 1
+    assert list_orders(store, now=NOW)[0].order.slices == 20_000
+
+
+def test_a_joint_order_is_opened_once_whatever_is_run_again(store):
+    tick(store, *storm(30))
+    for number in range(1, 3):
+        assert tick(store, *storm(30, v=number + 1)).orders == ()
+        assert tick(store, *storm(30, period=number)).orders == ()
+    assert [view.order.slices for view in list_orders(store, now=NOW)] == [30]
+    assert [event.what for event in show_order(store, episode(0), now=NOW).events] == ["opened"]
+
+
+def test_what_comes_to_an_open_joint_order_joins_it(store):
+    tick(store, *storm(30, "yellow"), card=YELLOW)
+    assert tick(store, *storm(30, "yellow", v=2), *storm(2, first=30, v=2), card=YELLOW).orders == ()
+    view = show_order(store, episode(31), now=NOW)
+    assert (view.order.slices, view.order.tier) == (32, "red")
+    assert [(event.what, event.detail) for event in view.events[1:]] == [("joined", "2 more"), ("escalated", "red")]
+
+
+def test_each_period_and_each_rule_has_its_own(store):
+    cards = {name: make_card(name) for name in ("refund_rate_surge", "other")}
+    batch = [*storm(30), *storm(25, rule="other")]
+    apply_verdicts(store, batch, cards, receivers=RECEIVERS, now=NOW)
+    apply_verdicts(store, storm(22, period=1, first=100), cards, receivers=RECEIVERS, now=NOW)
+    found = [(view.order.rule, view.order.slices) for view in list_orders(store, now=NOW)]
+    assert sorted(found) == [("other", 25), ("refund_rate_surge", 22), ("refund_rate_surge", 30)]
+
+
+def test_a_joint_order_turns_red_once(store):
+    tick(store, *storm(30, "yellow"), card=YELLOW)
+    assert list_orders(store, now=NOW)[0].order.tier == "yellow"
+    tick(store, *storm(10, period=1), *storm(20, "yellow", 1, first=10), card=YELLOW)
+    tick(store, *storm(30, period=2), card=YELLOW)
+    view = show_order(store, episode(0), now=NOW)
+    assert view.order.tier == "red"
+    assert [event.what for event in view.events] == ["opened", "escalated"]
+
+
+def test_the_end_of_all_its_alerts_closes_no_joint_order(store):
+    tick(store, *storm(30))
+    tick(store, *storm(30, "ok", 1))
+    assert [view.order.state for view in list_orders(store, now=NOW)] == ["open"]
+
+
+def test_a_closed_joint_order_is_opened_again_with_one_of_its_episodes(store):
+    tick(store, *storm(30))
+    close_order(store, episode(7), "fixed", "done", who="li", now=NOW)
+    assert tick(store, *storm(30, period=1)).orders == ()
+    assert list_orders(store, now=NOW) == []
+    tick(store, *storm(30, "ok", 1, v=2), *storm(30, "ok", 0, v=2))
+    tick(store, *storm(3, "red", 0, v=3), *storm(3, "red", 1, v=3))
+    assert [view.order.slices for view in list_orders(store, now=NOW)] == [30]
+
+
+def test_the_routes_say_how_many_are_many(store, tmp_path):
+    routing = make_routing(
+        tmp_path, "route: {receiver: room}\nreceivers: [{name: room, channels: [file]}]\nlimits: {work_orders: 2}\n"
+    )
+    cards = {"refund_rate_surge": make_card()}
+    assert len(apply_verdicts(store, storm(3), cards, receivers=routing, now=NOW).orders) == 1
