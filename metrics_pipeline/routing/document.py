@@ -14,6 +14,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from metrics_pipeline.rules.lint import nearest
 from metrics_pipeline.rules.load import Problem
+from metrics_pipeline.yaml_values import plain
 
 Model = TypeVar("Model", bound=BaseModel)
 _OWN = frozenset({"matcher", "duration", "interval", "time"})
@@ -90,18 +91,6 @@ class Document:
         problem = Problem(self.path, line, None, message, mend)
         if problem not in self.problems:
             self.problems.append(problem)
-
-
-def plain(value: Any) -> Any:
-    """Round-trip YAML values as plain ones."""
-    if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [plain(inner) for inner in value]
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    return value
 
 
 def _keys(model: type[BaseModel] | None) -> list[str]:

@@ -15,6 +15,7 @@ from metrics_pipeline.rule_tests.model import Acknowledgement, RuleTest, RuleTes
 from metrics_pipeline.rules.lint import nearest
 from metrics_pipeline.rules.load import Problem
 from metrics_pipeline.rules.model import Rule
+from metrics_pipeline.yaml_values import plain
 
 PATTERN = "*.test.yml"
 
@@ -66,7 +67,7 @@ def load_tests(path: Path, rules: Mapping[str, Rule], steps: Sequence[str] = ())
             report(line, None, "a test must be a mapping", "begin it with - name: <what is true>")
             continue
         try:
-            test = RuleTest.model_validate(_plain(raw))
+            test = RuleTest.model_validate(plain(raw, key=lambda name: name))
         except ValidationError as error:
             for detail in error.errors():
                 key = ".".join(str(step) for step in detail["loc"]) or "test"
@@ -175,15 +176,3 @@ def _line(content: Any, steps: list[int | str], default: int = 1) -> int:
         else:
             break
     return at
-
-
-def _plain(value: Any) -> Any:
-    """Round-trip YAML values as plain ones; keys as they are."""
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    return value

@@ -25,6 +25,7 @@ from metrics_pipeline.delivery.channels.file import FileChannel
 from metrics_pipeline.delivery.channels.smtp import SmtpChannel
 from metrics_pipeline.delivery.messages import Message
 from metrics_pipeline.settings import Settings, SettingsError
+from metrics_pipeline.yaml_values import plain
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +182,7 @@ def _settings(path: Path, line: int, name: str, raw: Any) -> ChannelSettings | l
     module, _, model = KINDS[kind].partition(":")
     settings: type[ChannelSettings] = getattr(import_module(f"metrics_pipeline.delivery.channels.{module}"), model)
     try:
-        return settings.model_validate(_plain(raw))
+        return settings.model_validate(plain(raw))
     except ValidationError as error:
         problems = []
         for detail in error.errors(include_input=False, include_url=False):
@@ -218,15 +219,3 @@ def _line(content: Any, key: Any, default: int = 1) -> int:
         return int(content.lc.key(key)[0]) + 1
     except (AttributeError, KeyError, TypeError):
         return default
-
-
-def _plain(value: Any) -> Any:
-    """Round-trip YAML values as plain ones."""
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    return value
