@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from metrics_pipeline.alerts.drills import Drill
-    from metrics_pipeline.routing import Routing
+    from metrics_pipeline.routing.decide import Routing
     from metrics_pipeline.rules.model import Rule
     from metrics_pipeline.store import Store
 

@@ -17,8 +17,7 @@ from metrics_pipeline.cli_output import PROBLEM, JsonOption, console, print_json
 from metrics_pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from metrics_pipeline.routing import Routing
-    from metrics_pipeline.routing.decide import Decision, Destination, Recipient
+    from metrics_pipeline.routing.decide import Decision, Destination, Recipient, Routing
     from metrics_pipeline.routing.tree import Node
     from metrics_pipeline.rules.load import RuleSet
 

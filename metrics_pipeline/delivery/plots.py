@@ -12,7 +12,7 @@ import math
 import re
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,14 @@ CJK_FONTS = (
 """Fonts with Chinese glyphs, the best first."""
 INK, MUTED, BAND, YELLOW, RED, BLUE = "#1f2933", "#6b7785", "#dbe7f3", "#b7791f", "#c81e1e", "#1d5fa8"
 _SVG_FONTS = "'Noto Sans SC','PingFang SC','Microsoft YaHei',sans-serif"
+_PLACE = (0.085, 0.125, 0.825, 0.76)
+"""Left, bottom, width, height of the axes, as shares of the figure: room for a short number on either side. Fixed,
+because finding the places anew (`layout="constrained"`) costs as much as drawing."""
+_LONG_NUMBER = 1e6
+"""From here on a label beside the axes is written short (`8.6M`)."""
+_POINTS_PER_INCH = 72
+_LABEL_POINTS = 10.0
+"""Height of a label with the space above it."""
 _lock = threading.Lock()  # matplotlib's rc settings and font cache are shared by all threads
 
 
@@ -97,8 +105,8 @@ class Plot:
         buffer = io.BytesIO()
         with _lock, mpl.rc_context(settings), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            figure = Figure(figsize=(self.width, self.height), dpi=100, layout="constrained")
-            _fill(figure.subplots(), self, title)
+            figure = Figure(figsize=(self.width, self.height), dpi=100)
+            _fill(figure.add_axes(_PLACE), self, title)
             if kind == "svg":
                 figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
             else:
@@ -201,18 +209,32 @@ def _dress(axes: Any, plot: Plot, periods: Sequence[datetime], title: str) -> No
         ticks = list(periods)[::-1][::step][::-1]
         hourly = any(period.hour or period.minute for period in periods)
         axes.set_xticks(ticks, [f"{tick:%m-%d %H:%M}" if hourly else f"{tick:%m-%d}" for tick in ticks])
-    for bound, colour in ((plot.series.yellow_bound, YELLOW), (plot.series.red_bound, RED)):
-        if bound is not None:
-            axes.annotate(
-                number(bound, plot.unit),
-                (1.0, bound),
-                xycoords=("axes fraction", "data"),
-                xytext=(4, 0),
-                textcoords="offset points",
-                va="center",
-                color=colour,
-                fontsize=8,
-            )
+    for bound, colour, shift in _bound_labels(axes, plot.series):
+        axes.annotate(
+            number(bound, plot.unit, short=abs(bound) >= _LONG_NUMBER),
+            (1.0, bound),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, shift),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            fontsize=8,
+        )
+
+
+def _bound_labels(axes: Any, series: Series) -> Iterator[tuple[float, str, float]]:
+    """Bound, colour and shift in points of each label beside the axes: two that are near each other move apart."""
+    yellow, red = series.yellow_bound, series.red_bound
+    apart = 0.0
+    if yellow is not None and red is not None:
+        bottom, top = axes.get_ylim()
+        height = axes.get_figure().get_size_inches()[1] * _PLACE[3] * _POINTS_PER_INCH
+        distance = abs(yellow - red) / (top - bottom) * height
+        apart = max(0.0, _LABEL_POINTS - distance) / 2
+    if yellow is not None:
+        yield yellow, YELLOW, apart if red is None or yellow >= red else -apart
+    if red is not None:
+        yield red, RED, apart if yellow is None or red > yellow else -apart
 
 
 def _plain(value: Any) -> datetime:

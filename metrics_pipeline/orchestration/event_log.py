@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from dagster import DagsterEventType, EventLogEntry
 from dagster._core.events import ASSET_CHECK_EVENTS
 from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage
-from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._core.storage.event_log.schema import AssetKeyTable, SqlEventLogStorageTable
 from sqlalchemy.engine import Connection, Engine
 
 BUSY_SECONDS = 60
@@ -50,6 +50,15 @@ class PooledSqliteEventLogStorage(ConsolidatedSqliteEventLogStorage):
     def has_table(self, table_name: str) -> bool:
         """Whether the file has the table; read once, because the schema only changes in `upgrade`."""
         return table_name in self._tables
+
+    @cached_property
+    def _asset_columns(self) -> set[str]:
+        with self._connect() as connection:
+            return {str(column["name"]) for column in sa.inspect(connection).get_columns(AssetKeyTable.name)}
+
+    def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
+        """Asked with each event of an asset; read once, because the schema only changes in `upgrade`."""
+        return column_name in self._asset_columns
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store events of one asset (the materializations of a range of partitions) in one transaction.

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from metrics_pipeline.alerts import Notice, RuleCard, apply_verdicts
 from metrics_pipeline.alerts.dispatch import dispatch_due
 from metrics_pipeline.alerts.silencing import acknowledge, add_silence, expire_silence, read_matchers, snooze
-from metrics_pipeline.routing import Routing
+from metrics_pipeline.routing.decide import Routing
 from metrics_pipeline.store import Store
 from metrics_pipeline.store.tables import outbox
 from tests.alerts.builders import make_card, make_verdict

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metrics_pipeline.alerts.limits import Purse, bucket_keys
-from metrics_pipeline.routing import Recipient
+from metrics_pipeline.routing.decide import Recipient
 from metrics_pipeline.routing.model import Bucket, Limits
 from tests.alerts.desk import START
 

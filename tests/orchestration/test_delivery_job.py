@@ -22,7 +22,7 @@ from metrics_pipeline.delivery.outbox import deliver_due
 from metrics_pipeline.orchestration.delivery_job import build_delivery_job, queue_due
 from metrics_pipeline.orchestration.keys import DELIVERIES_CHECK, OUTBOX_KEY
 from metrics_pipeline.orchestration.series import recent_series
-from metrics_pipeline.routing import routing_of
+from metrics_pipeline.routing.load import routing_of
 from metrics_pipeline.settings import Installation, Settings
 from metrics_pipeline.store import Store, open_store
 from metrics_pipeline.store.outbox import revive

@@ -9,7 +9,9 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from metrics_pipeline.library.catalogue import Catalogue
-from metrics_pipeline.routing import ChannelCard, Routing, load_routing
+from metrics_pipeline.routing.channels import ChannelCard
+from metrics_pipeline.routing.decide import Routing
+from metrics_pipeline.routing.load import load_routing
 from metrics_pipeline.rules.load import load_rules
 from metrics_pipeline.settings import PROJECT_ROOT
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from metrics_pipeline.routing import Inhibitor, Recipient, Source, direct
+from metrics_pipeline.routing.decide import Inhibitor, Recipient, Source, direct
 from metrics_pipeline.routing.model import InhibitRule
 from tests.routing.builders import NOON, make_routing
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from metrics_pipeline.library.catalogue import Catalogue
-from metrics_pipeline.routing import load_routing
+from metrics_pipeline.routing.load import load_routing
 from metrics_pipeline.routing.model import routes_schema
 from metrics_pipeline.rules.load import load_rules
 from metrics_pipeline.settings import PROJECT_ROOT
