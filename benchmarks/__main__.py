@@ -21,6 +21,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     read.BENCHMARK,
     evaluate.BENCHMARK,
     tick.BENCHMARK,
+    tick.POSTGRESQL,
     incidents.BENCHMARK,
 )
 """In the order of the document. A new benchmark is a module with a `BENCHMARK`, listed here."""
@@ -32,7 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the named benchmarks (default: all); returns the exit code."""
     known = {benchmark.name: benchmark for benchmark in BENCHMARKS}
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="name", help=f"which ones: {', '.join(known)} (default: all)")
+    parser.add_argument(
+        "names", nargs="*", metavar="name", help=f"which ones: {', '.join(known)} (default: all that need no server)"
+    )
     parser.add_argument("--repeat", type=int, default=3, help="repetitions of each case; the least counts (default: 3)")
     parser.add_argument("--dry-run", action="store_true", help="print the tables, leave docs/performance.md alone")
     parser.add_argument(
@@ -42,7 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown := [name for name in options.names if name not in known]:
         parser.error(f"unknown benchmark {', '.join(unknown)}; known: {', '.join(known)}")
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, DuckDB {version('duckdb')}"
-    for benchmark in [known[name] for name in options.names] or BENCHMARKS:
+    everywhere = [benchmark for benchmark in BENCHMARKS if not benchmark.on_request]
+    for benchmark in [known[name] for name in options.names] or everywhere:
         with tempfile.TemporaryDirectory(prefix=f"benchmark-{benchmark.name}-", dir=options.folder) as folder:
             try:
                 table = benchmark.run(Path(folder), options.repeat)

@@ -43,6 +43,8 @@ class Benchmark:
     """What is measured, on which data."""
     run: Callable[[Path, int], Table]
     """(empty working folder, repetitions) → table."""
+    on_request: str = ""
+    """What it needs that not every machine has: it only runs when it is named."""
 
 
 def write_section(path: Path, benchmark: Benchmark, table: Table, *, machine: str, command: str) -> None:

@@ -2,11 +2,17 @@
 
 20 rules by SKU; every slice has an instance before the measured tick. What is measured is `apply_verdicts` alone: reading
 the instances, the state machine, episodes, transitions, work orders, messages to two receivers, and the commit.
+
+On PostgreSQL (`tick-postgresql`, only when named) the server is the one that METRICS_TEST_POSTGRES names, by default one on this
+machine; each case makes a database of its own there and drops it. CPU is the client's, wall time includes the server.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +26,7 @@ BREACHING = 5
 """Every fifth slice breaches: 20,000 of 100,000."""
 BUDGET = 5.0
 """CPU seconds for 100,000 slices."""
+SERVER = os.environ.get("METRICS_TEST_POSTGRES", "postgresql+psycopg2://postgres@127.0.0.1:5432/test")
 DAY = datetime(2026, 11, 11)
 NOW = datetime(2026, 11, 12, 2, 40, tzinfo=UTC)
 NIGHTS: Mapping[str, tuple[str, ...]] = {
@@ -33,16 +40,25 @@ NIGHTS: Mapping[str, tuple[str, ...]] = {
 
 def run(folder: Path, repeat: int) -> Table:
     """Every scenario at three sizes."""
+    return _table(folder, repeat, SLICES, server="")
+
+
+def run_postgresql(folder: Path, repeat: int) -> Table:
+    """Every scenario on PostgreSQL."""
+    return _table(folder, repeat, SLICES, server=SERVER)
+
+
+def _table(folder: Path, repeat: int, sizes_of: tuple[int, int, int], *, server: str) -> Table:
     lines = []
     measured: dict[tuple[str, int], Measurement] = {}
     for name in NIGHTS:
-        for slices in SLICES:
+        for slices in sizes_of:
             home = folder / f"{slices}-{len(measured)}"
             home.mkdir()
             measured[name, slices] = measure_call(
-                "benchmarks.tick:tick", repeat=repeat, folder=str(home), scenario=name, slices=slices
+                "benchmarks.tick:tick", repeat=repeat, folder=str(home), scenario=name, slices=slices, server=server
             )
-        small, middle, large = (measured[name, slices] for slices in SLICES)
+        small, middle, large = (measured[name, slices] for slices in sizes_of)
         lines.append(
             (
                 name,
@@ -55,8 +71,8 @@ def run(folder: Path, repeat: int) -> Table:
                 f"{middle.figures['messages']}",
             )
         )
-    worst = max(measured[name, SLICES[1]].cpu_seconds for name in NIGHTS)
-    sizes = [count(slices) for slices in SLICES]
+    worst = max(measured[name, sizes_of[1]].cpu_seconds for name in NIGHTS)
+    sizes = [count(slices) for slices in sizes_of]
     return Table(
         (
             "tick",
@@ -75,17 +91,15 @@ def run(folder: Path, repeat: int) -> Table:
     )
 
 
-def tick(watch: Stopwatch, folder: str, scenario: str, slices: int) -> dict[str, Any]:
-    """Prepare a store, apply the nights of the scenario, measure the last one."""
-    import tempfile
-
+def tick(watch: Stopwatch, folder: str, scenario: str, slices: int, server: str = "") -> dict[str, Any]:
+    """Prepare a store, apply the nights of the scenario, measure the last one. `server`: on PostgreSQL; '' = SQLite."""
     from metrics_pipeline.alerts import RuleCard, apply_verdicts
     from metrics_pipeline.store.database import open_url
 
     cards = {f"rule_{number}": RuleCard(f"rule_{number}", "stock_cover_days") for number in range(RULES)}
     nights = ("quiet", *NIGHTS[scenario])
-    with tempfile.TemporaryDirectory(dir=folder) as home:
-        store = open_url(f"sqlite:///{home}/store.db")
+    with _on_server(server) if server else _in_folder(folder) as url:
+        store = open_url(url)
         number, table = 0, None
         for position, night in enumerate(nights):
             if night != "again":
@@ -98,6 +112,31 @@ def tick(watch: Stopwatch, folder: str, scenario: str, slices: int) -> dict[str,
                 report = apply_verdicts(store, table, cards, **options)
         store.close()
     return {"transitions": sum(report.transitions.values()), "messages": len(report.notifications)}
+
+
+@contextmanager
+def _in_folder(folder: str) -> Iterator[str]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory(dir=folder) as home:
+        yield f"sqlite:///{home}/store.db"
+
+
+@contextmanager
+def _on_server(server: str) -> Iterator[str]:
+    """The URL of a new database, dropped afterwards."""
+    import sqlalchemy as sa
+
+    name = f"metrics_bench_{uuid.uuid4().hex[:8]}"
+    admin = sa.create_engine(server, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    try:
+        yield sa.engine.make_url(server).set(database=name).render_as_string(hide_password=False)
+    finally:
+        with admin.connect() as connection:
+            connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+        admin.dispose()
 
 
 def verdicts(night: str, number: int, slices: int) -> Any:
@@ -145,4 +184,12 @@ BENCHMARK = Benchmark(
     "them: instances read, advanced and written, episodes, transitions, work orders and the messages to two receivers, "
     "committed.",
     run,
+)
+POSTGRESQL = Benchmark(
+    "tick-postgresql",
+    "A tick of the alerts on PostgreSQL",
+    "The same on PostgreSQL on the same machine, through psycopg2; rows go there by COPY. CPU seconds are those of the client, "
+    "wall time includes the server.",
+    run_postgresql,
+    on_request="a PostgreSQL server (METRICS_TEST_POSTGRES)",
 )

@@ -109,16 +109,19 @@ def open_orders(
     open_joint = repository.open_joint(connection, {rule for rule, _ in together}) if together else []
     joint = {(order.rule, _period(order.episode)): order for order in open_joint}
     new: list[tuple[Any, ...]] = []
+    links: dict[str, str] = {}
     for place, some in together.items():
         if place in joint:
+            links |= dict.fromkeys((str(one.episode) for one in some), joint[place].episode)
             _join(connection, joint[place], some, tick)
         elif len(some) > most:
             worst = min(some, key=severity)
             new.append(_opened(worst, cards, tick, slices=len(some)))
-            repository.join(connection, str(worst.episode), [str(one.episode) for one in some if one is not worst])
+            links |= dict.fromkeys((str(one.episode) for one in some if one is not worst), str(worst.episode))
         else:
             new += [_opened(one, cards, tick) for one in some]
     repository.insert(connection, new)
+    repository.join(connection, links)
     _follow_up(connection, known, wanted, tick)
     return tuple(row[0] for row in new)
 
@@ -130,7 +133,6 @@ def _opened(one: Instance, cards: Mapping[str, RuleCard], tick: Tick, *, slices:
 
 
 def _join(connection: Connection, order: WorkOrder, some: Sequence[Instance], tick: Tick) -> None:
-    repository.join(connection, order.episode, [str(one.episode) for one in some])
     _change(
         connection,
         order,

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 
 CHUNK = 5_000
@@ -113,6 +114,19 @@ def chunks(items: Collection[T], size: int = CHUNK) -> Iterator[Sequence[T]]:
     iterator = iter(items)
     while some := list(islice(iterator, size)):
         yield some
+
+
+def among(connection: Connection, column: sa.ColumnElement[Any], values: Collection[str]) -> sa.ColumnElement[bool]:
+    """The condition that a text column has one of these values: they go as one JSON text.
+
+    A bound value for each costs SQLAlchemy and the driver more than the database needs to find it (20,000: 0.4 s of CPU).
+    """
+    given: sa.ColumnElement[Any] = sa.literal(_json(list(values)))
+    if connection.dialect.name == "sqlite":
+        listed = sa.func.json_each(given)
+    else:
+        listed = sa.func.jsonb_array_elements_text(sa.cast(given, JSONB))
+    return column.in_(sa.select(listed.table_valued(sa.column("value", sa.Text)).c.value))
 
 
 def _on_conflict(table: sa.Table, names: Iterable[str], fixed: Collection[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from metrics_pipeline.store.bulk import chunks, insert_rows, read_rows
+from metrics_pipeline.store.bulk import among, chunks, insert_rows, read_rows
 from metrics_pipeline.store.records import State, Tier
 from metrics_pipeline.store.tables import (
     alert_instances,
@@ -363,7 +363,7 @@ def save_flapping(connection: Connection, changed: Iterable[FlappingRow]) -> Non
 def delete_flapping(connection: Connection, instances: Collection[str]) -> None:
     """Forget alerts that are stable again."""
     for some in chunks(instances):
-        connection.execute(sa.delete(flapping_receivers).where(flapping_receivers.c.instance.in_(some)))
+        connection.execute(sa.delete(flapping_receivers).where(among(connection, flapping_receivers.c.instance, some)))
 
 
 # -- what mutes ----------------------------------------------------------------------------------------------------
@@ -444,7 +444,7 @@ def save_marks(connection: Connection, changed: Iterable[MarkRow]) -> None:
 def delete_marks(connection: Connection, keys: Collection[str]) -> None:
     """Forget the marks of episodes that ended."""
     for some in chunks(keys):
-        connection.execute(sa.delete(episode_marks).where(episode_marks.c.episode.in_(some)))
+        connection.execute(sa.delete(episode_marks).where(among(connection, episode_marks.c.episode, some)))
 
 
 def open_episode_keys(connection: Connection, subject: str) -> list[str]:
@@ -533,4 +533,8 @@ def _all(
     connection: Connection, kind: Any, query: sa.Select[Any], column: sa.ColumnElement[Any], values: Collection[Any]
 ) -> list[Any]:
     """The rows whose column has one of the values, as named tuples."""
-    return [row for some in chunks(values) for row in read_rows(connection, query.where(column.in_(some)), kind._make)]
+    return [
+        row
+        for some in chunks(values)
+        for row in read_rows(connection, query.where(among(connection, column, some)), kind._make)
+    ]

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from metrics_pipeline.store.bulk import chunks, write_columns
+from metrics_pipeline.store.bulk import among, chunks, write_columns
 from metrics_pipeline.store.records import Feedback, OrderEvent, WorkOrder
 from metrics_pipeline.store.tables import episode_feedback, work_order_episodes, work_order_events, work_orders
 
@@ -17,20 +17,23 @@ _NEW = ("episode", "instance", "rule", "tier", "state", "assignee", "opened_at",
 
 def by_episode(connection: Connection, episode_keys: Collection[str]) -> dict[str, WorkOrder]:
     """The orders of these episodes, own and joint ones; those without are left out."""
-    found = _own(connection, episode_keys)
     links: dict[str, str] = {}
-    for some in chunks(episode_keys):
-        table = work_order_episodes.c
-        rows = connection.execute(sa.select(table.episode, table.work_order).where(table.episode.in_(some)))
+    table = work_order_episodes.c
+    is_any_joint = connection.execute(sa.select(table.episode).limit(1)).one_or_none() is not None
+    for some in chunks(episode_keys) if is_any_joint else ():
+        rows = connection.execute(
+            sa.select(table.episode, table.work_order).where(among(connection, table.episode, some))
+        )
         links.update((row[0], row[1]) for row in rows)
-    joint = _own(connection, set(links.values()))
-    return {**{episode: joint[order] for episode, order in links.items() if order in joint}, **found}
+    own = _own(connection, {*(key for key in episode_keys if key not in links), *links.values()})
+    orders = ((episode, own.get(links.get(episode, episode))) for episode in episode_keys)
+    return {episode: order for episode, order in orders if order is not None}
 
 
 def _own(connection: Connection, episode_keys: Collection[str]) -> dict[str, WorkOrder]:
     found: dict[str, WorkOrder] = {}
     for some in chunks(episode_keys):
-        rows = connection.execute(sa.select(work_orders).where(work_orders.c.episode.in_(some)))
+        rows = connection.execute(sa.select(work_orders).where(among(connection, work_orders.c.episode, some)))
         found.update((row.episode, WorkOrder._make(row)) for row in rows)
     return found
 
@@ -45,10 +48,10 @@ def open_joint(connection: Connection, rules: Collection[str]) -> list[WorkOrder
     return found
 
 
-def join(connection: Connection, order: str, episode_keys: Sequence[str]) -> None:
-    """Link episodes to an order (its own episode)."""
-    columns = {"episode": list(episode_keys), "work_order": [order] * len(episode_keys)}
-    if episode_keys:
+def join(connection: Connection, links: Mapping[str, str]) -> None:
+    """Link episodes to orders: episode → the order's own episode."""
+    if links:
+        columns = {"episode": list(links), "work_order": list(links.values())}
         write_columns(connection, work_order_episodes, columns, ignore=True)
 
 

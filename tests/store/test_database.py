@@ -15,6 +15,7 @@ from alembic.script import ScriptDirectory
 
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.store import StoreError, open_store
+from metrics_pipeline.store.bulk import among
 from metrics_pipeline.store.database import open_url
 from metrics_pipeline.store.migrations import HEAD, KNOWN
 from metrics_pipeline.store.tables import deliveries, metadata
@@ -106,3 +107,19 @@ def _open(url: str) -> str:
 
 def _delivery(at: datetime = datetime(2025, 11, 11, tzinfo=UTC)) -> dict[str, object]:
     return {"notification": "k", "receiver": "file", "attempt": 1, "at": at, "outcome": "sent", "answer": "ok"}
+
+
+def test_texts_are_found_among_many_values_whatever_is_in_them(store):
+    names = ["plain", 'it\'s "quoted"', "华北|app", "back\\slash", "%_", ""]
+    with store.writing() as connection:
+        for number, name in enumerate(names):
+            values = {"notification": name, "receiver": "file", "attempt": number, "outcome": "sent", "answer": ""}
+            connection.execute(sa.insert(deliveries).values(**values, at=datetime(2025, 11, 12, tzinfo=UTC)))
+        query = sa.select(deliveries.c.notification).order_by(deliveries.c.id)
+
+        def found(*wanted: str) -> list[str]:
+            return list(connection.execute(query.where(among(connection, deliveries.c.notification, wanted))).scalars())
+
+        assert found(*names, "absent") == names
+        assert found('it\'s "quoted"', "%_") == ['it\'s "quoted"', "%_"]
+        assert found() == []
