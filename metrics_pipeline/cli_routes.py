@@ -77,6 +77,7 @@ def routes_show(as_json: JsonOption = False) -> None:
                     name: receiver.model_dump(mode="json") for name, receiver in sorted(routing.receivers.items())
                 },
                 "on_call": _on_call(routing, now),
+                "drills": _drills(routing, now),
                 "problems": [str(problem) for problem in routing.problems],
             }
         )
@@ -87,6 +88,8 @@ def routes_show(as_json: JsonOption = False) -> None:
         out.print(tree)
         for rotation, person in _on_call(routing, now).items():
             out.print(f"on call in {rotation}: {person or 'nobody'}")
+        for drill in _drills(routing, now):
+            out.print(f"next drill of {drill['of']}: {drill['next']}, {drill['severity']}", markup=False)
     for problem in routing.problems:
         typer.echo(str(problem), err=True)
     if routing.problems:
@@ -111,6 +114,20 @@ def open_routing(settings: Settings, folder: Path | None = None) -> tuple[Routin
     chosen = settings if folder is None else settings.model_copy(update={"rules_dir": folder})
     ruleset = load_rules(chosen.rules_dir, catalogue)
     return routing_of(chosen, rules=ruleset.rules, metrics=catalogue.metrics), ruleset
+
+
+def _drills(routing: Routing, now: datetime) -> list[dict[str, str]]:
+    """The scheduled drills with the next time of each, shop time."""
+    clock = now.astimezone(routing.local).replace(tzinfo=None)
+    return [
+        {
+            "of": " ".join([plan.rule or "no rule", *(f"{name}={value}" for name, value in plan.slice.items())]),
+            "next": plan.next_time(clock).isoformat(" ", "minutes"),
+            "severity": plan.severity,
+            "receiver": plan.receiver or "",
+        }
+        for plan in routing.drills
+    ]
 
 
 def decision_json(decision: Decision) -> dict[str, Any]:

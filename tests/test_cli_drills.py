@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from typer.testing import CliRunner
 
+from metrics_pipeline.alerts.listing import notifications
 from metrics_pipeline.cli import app
 from metrics_pipeline.orchestration.delivery_job import is_time_due, queue_due
 from metrics_pipeline.settings import load_settings
@@ -41,9 +42,9 @@ def test_a_drill_is_begun_sent_acknowledged_and_ended_by_the_delivery_job(run):
     assert run("alerts", "ack", "drill:refund_rate_surge_by_region", "--by", "li").exit_code == 0
     store = open_store(settings)
     later = datetime.now(UTC) + timedelta(minutes=6)
-    assert is_time_due(store, now=later)
+    assert is_time_due(store, settings, now=later)
     queue_due(settings, store, now=later)
-    assert not is_time_due(store, now=later)
+    assert not is_time_due(store, settings, now=later)
     store.close()
     assert "nothing" in run("alerts", "list").output
     shown = json.loads(run("alerts", "show", INSTANCE, "--json").stdout)
@@ -55,6 +56,30 @@ def test_a_drill_is_ended_by_hand(run):
     assert (started["drill"], started["told"], started["held"]) == (INSTANCE, ["file"], [])
     assert json.loads(run("alerts", "drill", "--end", "--json").stdout) == {"ended": [INSTANCE]}
     assert "No drill goes on." in run("alerts", "drill", "--end").output
+
+
+def test_a_scheduled_drill_is_begun_by_the_delivery_job(run, tmp_path):
+    rules = tmp_path / "rules"
+    rules.mkdir()
+    (rules / "_routes.yml").write_text(
+        "route: {receiver: room, group_wait: 0s}\nreceivers: [{name: room, channels: [file]}]\ndrills: [{from: 2026-01-05T10:30, every: 1w}]\n",
+        "utf-8",
+    )
+    settings = load_settings().model_copy(update={"rules_dir": rules})
+    store = open_store(settings)
+    try:
+        monday = datetime(2026, 1, 12, 10, 30, tzinfo=settings.zone)
+        assert not is_time_due(store, settings, now=monday - timedelta(minutes=1))
+        assert is_time_due(store, settings, now=monday)
+        assert len(queue_due(settings, store, now=monday)) == 1
+        assert not is_time_due(store, settings, now=monday + timedelta(minutes=1))
+        queue_due(settings, store, now=monday + timedelta(hours=2))
+        assert [one.reason for one in notifications(store)] == ["all_resolved", "first"]
+        assert is_time_due(store, settings, now=monday + timedelta(days=7))
+        (rules / "_routes.yml").write_text("route: [", "utf-8")
+        assert not is_time_due(store, settings, now=monday + timedelta(days=7)), "such a file begins nothing"
+    finally:
+        store.close()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ data, so they join no incident, and they open no work order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -24,6 +24,7 @@ from metrics_pipeline.routing.decide import Routing
 from metrics_pipeline.store import Store
 from metrics_pipeline.store import alerts as repository
 from metrics_pipeline.store import dispatch as rows
+from metrics_pipeline.store.dispatch import MarkKind, MarkRow
 from metrics_pipeline.store.records import Episode, Instance, Reason, Tier, TransitionRow
 from metrics_pipeline.store.tables import alert_instances, rule_cards
 
@@ -66,11 +67,18 @@ def announced(connection: Connection, prefix: str = "") -> list[Instance]:
 
 
 def announce(
-    store: Store, wanted: Announcement, routing: Routing, *, now: datetime, series: SeriesSource | None = None
+    store: Store,
+    wanted: Announcement,
+    routing: Routing,
+    *,
+    now: datetime,
+    marks: Sequence[tuple[MarkKind, str, datetime]] = (),
+    series: SeriesSource | None = None,
 ) -> tuple[str, ...]:
     """Begin an alert, in one transaction with what is told of it; returns the keys of the outbox rows.
 
     Nothing happens while it fires already. What a group has to wait for comes with `dispatch_due`. `now`: aware.
+    `marks`: kind, by whom and until when, of marks that its episode has from the beginning.
     """
     period = now.astimezone(routing.local).replace(second=0, microsecond=0, tzinfo=None)
     key = wanted.instance
@@ -126,6 +134,7 @@ def announce(
             worst_excess=None,
         )
         rows.save_cards(connection, {wanted.card.id: wanted.card.to_json()}, now=now)
+        rows.save_marks(connection, [MarkRow(episode, kind, who, "", now, until) for kind, who, until in marks])
         return _tell(connection, before, instance, begun, routing, reason="breach", now=now, series=series)
 
 
@@ -140,7 +149,7 @@ def withdraw(
 ) -> tuple[str, ...]:
     """End an announced alert; returns the keys of the outbox rows. Nothing happens when it does not fire.
 
-    `texts`: annotations that are told from now on, such as another `summary`.
+    `texts`: annotations that are told from now on, such as another `summary`; while other alerts of this rule fire, only now.
     """
     with store.writing("alerts") as connection:
         before = repository.instances_by_key(connection, [instance]).get(instance)
@@ -152,11 +161,14 @@ def withdraw(
         after = before._replace(
             state="ok", tier="none", episode=None, since_period=period, last_period=period, breaches=0, reds=0, clears=1
         )
+        [card] = rows.cards(connection, [before.rule]).values()
         if texts:
-            [stored] = rows.cards(connection, [before.rule]).values()
-            stored["annotations"] |= texts
+            stored = {**card, "annotations": {**card["annotations"], **texts}}
             rows.save_cards(connection, {before.rule: stored}, now=now)
-        return _tell(connection, before, after, ended, routing, reason="recover", now=now, series=series)
+        queued = _tell(connection, before, after, ended, routing, reason="recover", now=now, series=series)
+        if texts and any(one.rule == before.rule for one in announced(connection, before.rule)):
+            rows.save_cards(connection, {before.rule: card}, now=now)
+        return queued
 
 
 def _tell(

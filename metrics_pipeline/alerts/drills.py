@@ -3,15 +3,16 @@
 It goes the way of a real one (routes, groups, limits, silences, outbox, channels), is acknowledged and escalates like one, and
 is marked as a drill wherever it is seen. It ends when it was acknowledged or when its time is over. Nothing real knows of it:
 it has a rule and an instance of its own (`drill:<rule>`), opens no work order, mutes nothing, joins no incident, leaves no
-transition, and takes no feedback.
+transition, and takes no feedback. `_routes.yml` may say that some begin by themselves (`drills`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, tzinfo
 
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from metrics_pipeline.alerts.announcing import Announcement, announce, announced, withdraw
@@ -19,13 +20,20 @@ from metrics_pipeline.alerts.notice import DRILL_PREFIX, RuleCard, SeriesSource
 from metrics_pipeline.alerts.silencing import HeldBack, held_back
 from metrics_pipeline.routing.decide import Routing
 from metrics_pipeline.routing.labels import DRILL, NAMELESS_DRILL
+from metrics_pipeline.routing.model import ScheduledDrill
 from metrics_pipeline.store import Store
 from metrics_pipeline.store import dispatch as rows
 from metrics_pipeline.store.dispatch import MarkRow
 from metrics_pipeline.store.records import Instance, Tier
+from metrics_pipeline.store.tables import episodes
 
 LASTS = timedelta(hours=2)
 """Longer than the usual first step of an escalation."""
+GRACE = timedelta(hours=1)
+"""So late a scheduled drill still begins, where nothing ran at its time; later it waits for its next time, because nobody expects
+it at another hour."""
+SCHEDULE = "schedule"
+"""Who began a drill that began by itself."""
 NAMELESS = RuleCard(
     id=NAMELESS_DRILL["alertname"],
     metric="",
@@ -68,20 +76,21 @@ def start_drill(
     tier: Tier = "red",
     grain: str = "day",
     lasts: timedelta = LASTS,
+    who: str = "",
     series: SeriesSource | None = None,
 ) -> Drill:
-    """Begin a drill of a rule on a slice. `card`: of the rule, or `NAMELESS`; `grain`: of the rule; `now`: aware.
+    """Begin a drill of a rule on a slice. `card`: of the rule, or `NAMELESS`; `grain`: of the rule; `who` begins it; `now`: aware.
 
     Raises `DrillError` when one of this rule and slice goes on, or when it would not last.
     """
     if lasts <= timedelta():
         raise DrillError("a drill has to last for a while; give a longer time")
     until = now + lasts
-    wanted = Announcement(_drill_card(card, until), dimension, member, tier, grain)
+    wanted = Announcement(_drill_card(card), dimension, member, tier, grain)
     with store.reading() as connection:
         if any(one.key == wanted.instance for one in announced(connection, wanted.card.id)):
             raise DrillError(f"{wanted.instance} goes on; acknowledge it, or end it with `metrics alerts drill --end`")
-    queued = announce(store, wanted, routing, now=now, series=series)
+    queued = announce(store, wanted, routing, now=now, marks=[("drill", who, until)], series=series)
     held = tuple(one for one in held_back(store) if one.instance == wanted.instance)
     return Drill(wanted.instance, until, queued, held)
 
@@ -96,8 +105,8 @@ def end_drills(
     ended = []
     with store.reading() as connection:
         found = _running(connection)
-    for one, card, ack in found:
-        if at_once or _is_over(card, ack, now):
+    for one, lasts, ack in found:
+        if at_once or _is_over(lasts, ack, now):
             texts = _end_texts(ack, one.evaluated_at, routing.local)
             withdraw(store, one.key, routing, now=now, texts=texts, series=series)
             ended.append(one.key)
@@ -106,27 +115,79 @@ def end_drills(
 
 def is_drill_over(connection: Connection, now: datetime) -> bool:
     """Whether a drill has to be ended. Costs one small query when none goes on."""
-    return any(_is_over(card, ack, now) for _, card, ack in _running(connection))
+    return any(_is_over(lasts, ack, now) for _, lasts, ack in _running(connection))
 
 
-def _running(connection: Connection) -> list[tuple[Instance, RuleCard, MarkRow | None]]:
+def start_scheduled(
+    store: Store, routing: Routing, *, now: datetime, series: SeriesSource | None = None
+) -> list[Drill]:
+    """Begin the drills of the routes whose time has come and that have not begun since. `now`: aware."""
+    with store.reading() as connection:
+        due = list(_scheduled(connection, routing.drills, now, routing.local))
+    return [
+        start_drill(
+            store,
+            card,
+            routing.only(plan.receiver) if plan.receiver and plan.receiver in routing.receivers else routing,
+            now=now,
+            dimension=plan.dimension,
+            member=plan.member,
+            tier=plan.severity,
+            grain="hour" if card.kind == "alarm" or card.asset_key[:1] == ("hourly",) else "day",
+            lasts=plan.lasts,
+            who=SCHEDULE,
+            series=series,
+        )
+        for plan, card in due
+    ]
+
+
+def is_drill_scheduled(connection: Connection, plans: Iterable[ScheduledDrill], now: datetime, local: tzinfo) -> bool:
+    """Whether a drill has to begin by itself. `local`: the shop's time zone, on whose clock the plans are."""
+    return any(True for _ in _scheduled(connection, plans, now, local))
+
+
+def _scheduled(
+    connection: Connection, plans: Iterable[ScheduledDrill], now: datetime, local: tzinfo
+) -> Iterator[tuple[ScheduledDrill, RuleCard]]:
+    """What has to begin, with its card. A rule that was never judged has none, so there is nothing to drill yet."""
+    clock = now.astimezone(local).replace(tzinfo=None)
+    seen: set[str] = set()
+    for plan in plans:
+        time = plan.last_time(clock)
+        if time is None or clock - time > GRACE:
+            continue
+        cards = {NAMELESS.id: NAMELESS} if plan.rule is None else _cards(connection, [plan.rule])
+        for card in cards.values():
+            wanted = Announcement(_drill_card(card), plan.dimension, plan.member)
+            begun = sa.select(sa.func.max(episodes.c.first_period)).where(
+                episodes.c.rule == wanted.card.id, episodes.c.instance == wanted.instance
+            )
+            last = connection.execute(begun).scalar()
+            goes_on = any(one.key == wanted.instance for one in announced(connection, wanted.card.id))
+            if (last is None or last < time) and not goes_on and wanted.instance not in seen:
+                seen.add(wanted.instance)
+                yield plan, card
+
+
+def _running(connection: Connection) -> list[tuple[Instance, MarkRow | None, MarkRow | None]]:
+    """The drills that go on, how long each lasts, and who took it on."""
     found = announced(connection, DRILL_PREFIX)
     if not found:
         return []
-    cards = _cards(connection, {one.rule for one in found})
     marks = rows.marks(connection, {one.episode for one in found if one.episode})
-    return [(one, cards[one.rule], marks.get((one.episode or "", "ack"))) for one in found]
+    return [(one, marks.get((one.episode or "", "drill")), marks.get((one.episode or "", "ack"))) for one in found]
 
 
-def _cards(connection: Connection, rules: Collection[str]) -> dict[str, RuleCard]:
-    return {rule: RuleCard.from_json(card) for rule, card in rows.cards(connection, rules).items()}
+def _cards(connection: Connection, rules: Iterable[str]) -> dict[str, RuleCard]:
+    return {rule: RuleCard.from_json(card) for rule, card in rows.cards(connection, list(rules)).items()}
 
 
-def _is_over(card: RuleCard, ack: MarkRow | None, now: datetime) -> bool:
-    return ack is not None or now >= datetime.fromisoformat(card.drill_until)
+def _is_over(lasts: MarkRow | None, ack: MarkRow | None, now: datetime) -> bool:
+    return ack is not None or lasts is None or now >= lasts.until
 
 
-def _drill_card(card: RuleCard, until: datetime) -> RuleCard:
+def _drill_card(card: RuleCard) -> RuleCard:
     return replace(
         card,
         id=f"{DRILL_PREFIX}{card.id}",
@@ -134,7 +195,6 @@ def _drill_card(card: RuleCard, until: datetime) -> RuleCard:
         labels={**card.labels, DRILL: card.id},
         upstream=(),
         parts=(),
-        drill_until=until.isoformat(),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
@@ -79,12 +79,10 @@ class RuleCard:
     """Of a composite rule: ids of the rules it looks at."""
     alert: str = ""
     """Its name in routes (`alertname`) where that is not its id."""
-    drill_until: str = ""
-    """When a drill ends by itself, ISO; '' = this is no drill."""
 
     @property
     def is_drill(self) -> bool:
-        return bool(self.drill_until)
+        return is_drill(self.id)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; `from_json` gives it back."""
@@ -93,10 +91,11 @@ class RuleCard:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RuleCard:
-        """The card in a payload. Raises `KeyError` or `TypeError` when it is not one."""
+        """The card in a payload, without what this release does not know. Raises `KeyError` or `TypeError` when it is not one."""
+        known = {field.name for field in fields(cls)}
         return cls(
             **{
-                **data,
+                **{name: value for name, value in data.items() if name in known},
                 "policy": Policy(**data["policy"]),
                 "asset_key": tuple(data["asset_key"]),
                 "upstream": tuple(data.get("upstream", ())),

@@ -7,7 +7,9 @@ a channel speaks (`delivery.channels`), when the job starts (`sensors`). Light: 
 import random
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -16,6 +18,9 @@ from metrics_pipeline.orchestration.keys import DELIVER, OUTBOX_KEY
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.store import Store
 from metrics_pipeline.store.dispatch import next_wake
+
+if TYPE_CHECKING:
+    from metrics_pipeline.routing.model import ScheduledDrill
 
 LIMIT = 500
 """Messages of one run; what is left keeps its place in the outbox for the next one."""
@@ -85,16 +90,16 @@ def build_delivery_job(settings: Settings) -> dg.JobDefinition:
 
 
 def queue_due(settings: Settings, store: Store, *, now: datetime) -> tuple[str, ...]:
-    """Queue what time has made due: groups that waited, reminders, escalations, the ends of silences and drills, digests.
+    """Queue what time has made due: groups that waited, reminders, escalations, the ends of silences, drills, digests.
 
     Their messages show the same plots as first ones.
 
     The routing is only read when there is something: it takes a second to import.
     """
-    if not is_time_due(store, now=now):
+    if not is_time_due(store, settings, now=now):
         return ()
     from metrics_pipeline.alerts.dispatch import dispatch_due
-    from metrics_pipeline.alerts.drills import end_drills
+    from metrics_pipeline.alerts.drills import end_drills, start_scheduled
     from metrics_pipeline.routing.load import routing_of
 
     routing = routing_of(settings)
@@ -105,16 +110,40 @@ def queue_due(settings: Settings, store: Store, *, now: datetime) -> tuple[str, 
         return recent_series(settings, keys)
 
     end_drills(store, routing, now=now, series=series)
-    return dispatch_due(store, routing, now=now, series=series)
+    begun = start_scheduled(store, routing, now=now, series=series)
+    return (*(key for drill in begun for key in drill.queued), *dispatch_due(store, routing, now=now, series=series))
 
 
-def is_time_due(store: Store, *, now: datetime) -> bool:
-    """Whether time has made something due: a group, a reminder, an escalation, a digest, the end of a drill."""
-    from metrics_pipeline.alerts.drills import is_drill_over
+def is_time_due(store: Store, settings: Settings, *, now: datetime) -> bool:
+    """Whether time has made something due: a group, a reminder, an escalation, a digest, the beginning or end of a drill."""
+    from metrics_pipeline.alerts.drills import is_drill_over, is_drill_scheduled
 
+    plans = _scheduled_drills(settings.rules_dir)
     with store.reading() as connection:
         wake_at = next_wake(connection)
-        return (wake_at is not None and wake_at <= now) or is_drill_over(connection, now)
+        if (wake_at is not None and wake_at <= now) or is_drill_over(connection, now):
+            return True
+        return bool(plans) and is_drill_scheduled(connection, plans, now, settings.zone)
+
+
+def _scheduled_drills(rules_dir: Path) -> "tuple[ScheduledDrill, ...]":
+    """The drills of the routes file, which is read again only when it has changed; () when it cannot be used."""
+    from metrics_pipeline.routing.load import ROUTES_FILE
+
+    file = rules_dir / ROUTES_FILE
+    try:
+        return _drills_of(file, file.stat().st_mtime_ns)
+    except OSError:
+        return ()
+
+
+@lru_cache(maxsize=4)
+def _drills_of(file: Path, _changed: int) -> "tuple[ScheduledDrill, ...]":
+    from metrics_pipeline.routing.document import Document
+    from metrics_pipeline.routing.model import RoutesFile
+
+    found = Document(file).read(RoutesFile)
+    return () if found is None else found.drills
 
 
 def fallback_receivers(settings: Settings, *, now: datetime) -> list[str]:

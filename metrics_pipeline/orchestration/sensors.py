@@ -99,6 +99,6 @@ def _is_something_due(settings: Settings) -> bool:
     try:
         with store.reading() as connection:
             is_waiting = waiting_count(connection, now=now) > 0
-        return is_waiting or is_time_due(store, now=now)
+        return is_waiting or is_time_due(store, settings, now=now)
     finally:
         store.close()

@@ -19,6 +19,7 @@ from metrics_pipeline.routing.model import (
     Limits,
     QuietHours,
     Receiver,
+    ScheduledDrill,
 )
 from metrics_pipeline.routing.people import Directory, Person
 from metrics_pipeline.routing.tree import Node, Step, Timing, group_key, group_labels, match, trace
@@ -100,6 +101,7 @@ class Routing:
     flapping: bool = True
     ack_timeout: timedelta = timedelta(hours=8)
     incidents: bool = True
+    drills: tuple[ScheduledDrill, ...] = ()
     local: tzinfo = UTC
     problems: tuple[Problem, ...] = ()
     stands_in: bool = False

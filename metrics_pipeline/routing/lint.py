@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,13 +68,16 @@ def lint_routes(
     directory: Directory,
     channels: Mapping[str, ChannelCard],
     universe: Universe | None,
+    slices: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """Every check of the routes file; problems go to the document."""
+    """Every check of the routes file; problems go to the document. `slices`: rule → its dimensions."""
     _root(file, document)
     _names(file, document)
     _routes(file, document)
     _receivers(file, document, directory, channels)
     _unused(file, document)
+    if slices is not None:
+        _drills(file, document, slices)
     if universe is not None:
         _labels(file, document, universe)
     _unreachable(root, document, universe)
@@ -135,6 +138,7 @@ def _routes(file: RoutesFile, document: Document) -> None:
             if count > 1:
                 document.report((*place, "group_by"), f"group_by names {name!r} twice", "remove one")
     named += [(step.receiver, ("escalation", n)) for n, step in enumerate(file.escalation)]
+    named += [(drill.receiver, ("drills", n, "receiver")) for n, drill in enumerate(file.drills) if drill.receiver]
     if file.fallback is not None:
         named.append((file.fallback, ("fallback",)))
     for name, place in named:
@@ -179,7 +183,7 @@ def _no_channel(name: str, channels: Mapping[str, ChannelCard]) -> tuple[str, st
 def _unused(file: RoutesFile, document: Document) -> None:
     used = {route.receiver for route, _ in _walk(file.route)}
     used |= {step.receiver for route, _ in _walk(file.route) for step in (route.escalation or ())}
-    used |= {step.receiver for step in file.escalation} | {file.fallback}
+    used |= {step.receiver for step in file.escalation} | {file.fallback} | {drill.receiver for drill in file.drills}
     intervals = {
         name for route, _ in _walk(file.route) for name in (*route.mute_time_intervals, *route.active_time_intervals)
     }
@@ -192,6 +196,27 @@ def _unused(file: RoutesFile, document: Document) -> None:
         if interval.name not in intervals:
             document.report(
                 ("time_intervals", index), f"no route uses time interval {interval.name!r}", "use it or remove it"
+            )
+
+
+def _drills(file: RoutesFile, document: Document, slices: Mapping[str, Sequence[str]]) -> None:
+    """Scheduled drills of rules and slices that there are not."""
+    for index, drill in enumerate(file.drills):
+        if drill.rule is not None and drill.rule not in slices:
+            document.report(
+                ("drills", index, "rule"),
+                f"there is no rule {drill.rule!r}{nearest(drill.rule, slices)}",
+                "name a rule of the rule files, or leave it away",
+            )
+            continue
+        by = slices[drill.rule] if drill.rule is not None else ()
+        if list(drill.slice) != list(by):
+            wanted = "slice: {" + ", ".join(f"{name}: …" for name in by) + "}" if by else "no slice"
+            whose = f"rule {drill.rule} has" if drill.rule is not None else "a drill of no rule has"
+            document.report(
+                ("drills", index, "slice") if drill.slice else ("drills", index),
+                f"{whose} {'slices by ' + ', '.join(by) if by else 'no slices'}",
+                f"write {wanted}",
             )
 
 

@@ -29,11 +29,11 @@ ROUTES_FILE: Final = "_routes.yml"
 PEOPLE_FILE: Final = "_people.yml"
 DEFAULT: Final = RoutesFile(
     route=Route.model_validate(
-        {"receiver": "everybody", "group_by": ["alertname"], "group_wait": "0s", "repeat_interval": "24h"}
+        {"receiver": "everybody", "group_by": ["alertname"], "group_wait": "0s", "repeat_interval": "76h"}
     ),
     receivers=(Receiver(name="everybody", channels=("file", "smtp")),),
 )
-"""What counts without a routes file: every rule to the built-in channels."""
+"""What counts without a routes file: every rule to the built-in channels, with the times of the starter file."""
 
 
 def load_routing(
@@ -56,9 +56,10 @@ def load_routing(
     document = Document(folder / ROUTES_FILE)
     given = document.read(RoutesFile) if document.path.exists() else DEFAULT
     file = given or DEFAULT
-    universe = None
+    universe, slices = None, None
     if rules is not None and metrics is not None:
         all_rules = [rule for rule in rules if rule.metric in metrics]
+        slices = {rule.id: rule.by for rule in all_rules}
         of_rules = [(rule_labels(rule, metrics[rule.metric], directory), rule.by) for rule in all_rules]
         of_pipeline = [(pipeline_labels(name), (label, DRILL)) for name, label in PIPELINE.items()]
         universe = Universe.of([*of_rules, *of_pipeline, (NAMELESS_DRILL, (DRILL,))])
@@ -68,7 +69,8 @@ def load_routing(
         lint_people(people, people_document, channels, metrics)
     root = build_tree(file.route, escalation=file.escalation)
     if given is not None and document.path.exists():
-        lint_routes(file, root, document, directory=directory, channels=channels, universe=universe)
+        lint_routes(file, root, document, directory=directory, channels=channels, universe=universe, slices=slices)
+    drills = file.drills
     if not any(receiver.name == root.receiver for receiver in file.receivers):
         root = build_tree(DEFAULT.route)
         given, file = None, DEFAULT
@@ -89,6 +91,7 @@ def load_routing(
         flapping=file.flapping,
         ack_timeout=file.ack_timeout,
         incidents=file.incidents,
+        drills=drills,
         local=local,
         problems=tuple(problems),
         stands_in=given is None,

@@ -7,15 +7,25 @@ stands in keys of its own (docs/routing.md lists the differences).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
-from typing import Annotated, Any
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from metrics_pipeline.routing.durations import format_duration, parse_duration
 from metrics_pipeline.routing.intervals import LOCAL, Location, TimeInterval, TimeIntervalSpec
 from metrics_pipeline.routing.matchers import EXAMPLE, Matcher, MatcherError, parse_matchers
+from metrics_pipeline.routing.people import LocalTime, PeriodDays
 
 ALL_LABELS = "..."
 
@@ -194,6 +204,50 @@ class Digest(_Keys):
     worst: int = Field(20, ge=1, le=100, description="Slices listed; the others are counted.")
 
 
+class ScheduledDrill(_Keys):
+    """A drill that begins by itself, so that whoever is on call is tried without anybody having to think of it."""
+
+    start: LocalTime = Field(alias="from", description="First time, on the shop's clock: 2026-01-07T10:30.")
+    every: PeriodDays = Field(ge=1, description="Whole days between two times: 7d, 4w.")
+    rule: str | None = Field(None, description="Drill an alert of this rule; without: one of no rule.")
+    slice: dict[str, Value] = Field({}, description="Which slice of the rule: dimension: member, as its by says.")
+    severity: Literal["yellow", "red"] = Field("red", description="Only red escalates.")
+    receiver: str | None = Field(None, description="To this receiver, whatever the routes say.")
+    lasts: Duration = Field(timedelta(hours=2), alias="for", description="Ends by itself after so long.")
+
+    @field_validator("start")
+    @classmethod
+    def _on_the_shops_clock(cls, value: datetime) -> datetime:
+        if value.tzinfo is not None:
+            raise PydanticCustomError("time", "the time is on the shop's clock; leave the offset away")
+        return value
+
+    @field_validator("lasts")
+    @classmethod
+    def _lasts_for_a_while(cls, value: timedelta) -> timedelta:
+        if not value:
+            raise PydanticCustomError("duration", "a drill has to last for a while; write 30m or 2h")
+        return value
+
+    @property
+    def dimension(self) -> str:
+        return "|".join(self.slice) or "all"
+
+    @property
+    def member(self) -> str:
+        return "|".join(self.slice.values()) or "all"
+
+    def last_time(self, clock: datetime) -> datetime | None:
+        """The newest of its times up to a moment, both on the shop's clock (naive); None before the first."""
+        turns = (clock - self.start) // timedelta(days=self.every)
+        return None if turns < 0 else self.start + turns * timedelta(days=self.every)
+
+    def next_time(self, clock: datetime) -> datetime:
+        """The first of its times after a moment, both on the shop's clock (naive)."""
+        last = self.last_time(clock)
+        return self.start if last is None else last + timedelta(days=self.every)
+
+
 class RoutesFile(_Keys):
     """`alert_rules/_routes.yml`."""
 
@@ -211,6 +265,7 @@ class RoutesFile(_Keys):
     flapping: bool = Field(
         True, description="Tell an alert that comes and goes once, then in digests until it is stable."
     )
+    drills: tuple[ScheduledDrill, ...] = Field((), description="Drills that begin by themselves.")
     ack_timeout: Duration = Field(timedelta(hours=8), description="How long an acknowledgement holds.")
     incidents: bool = Field(True, description="Alerts on a metric and on what it is made of become one incident.")
 

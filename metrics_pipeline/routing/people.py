@@ -27,9 +27,7 @@ def _whole_days(value: object) -> object:
     except ValueError as error:
         raise PydanticCustomError("duration", "{problem}", {"problem": str(error)}) from None
     if period % timedelta(days=1) or not period:
-        raise PydanticCustomError(
-            "duration", "a rotation changes after whole days (1d, 1w, 2w), not {text}", {"text": repr(str(value))}
-        )
+        raise PydanticCustomError("duration", "it is whole days (1d, 1w, 2w), not {text}", {"text": repr(str(value))})
     return period // timedelta(days=1)
 
 

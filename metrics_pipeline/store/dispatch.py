@@ -31,7 +31,7 @@ from metrics_pipeline.store.tables import (
 NEVER_TOLD: Final = "-"
 """`end_notification` of what ended without a word, because its beginning was not told (or its end was not wanted)."""
 
-MarkKind = Literal["ack", "snooze"]
+MarkKind = Literal["ack", "snooze", "drill"]
 
 
 class Pair(NamedTuple):
@@ -154,7 +154,7 @@ class SilenceRow(NamedTuple):
 
 
 class MarkRow(NamedTuple):
-    """An acknowledgement or a snooze of an episode."""
+    """An acknowledgement or a snooze of an episode, or how long a drill lasts."""
 
     episode: str
     kind: MarkKind

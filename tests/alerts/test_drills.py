@@ -8,7 +8,15 @@ import pytest
 import sqlalchemy as sa
 
 from metrics_pipeline.alerts.apply import retire_rules
-from metrics_pipeline.alerts.drills import NAMELESS, DrillError, end_drills, is_drill_over, start_drill
+from metrics_pipeline.alerts.drills import (
+    NAMELESS,
+    DrillError,
+    end_drills,
+    is_drill_over,
+    is_drill_scheduled,
+    start_drill,
+    start_scheduled,
+)
 from metrics_pipeline.alerts.listing import current_alerts
 from metrics_pipeline.alerts.work_orders import WorkOrderError, count_feedback, give_feedback
 from metrics_pipeline.store.tables import alert_instances, incidents, transitions, work_orders
@@ -163,6 +171,67 @@ def test_a_drill_of_no_rule_goes_to_the_root(desk):
     started = start_drill(desk.store, NAMELESS, desk.routing, now=START)
     assert started.instance == "drill:drill{all=all}"
     assert [one.receiver for one in desk.notices()] == ["file"]
+
+
+def test_two_slices_of_one_rule_end_each_in_its_own_time_and_words(desk):
+    drill(desk, lasts=timedelta(minutes=90))
+    drill(desk, "华东", lasts=timedelta(minutes=30))
+    desk.at(minutes=10).ack(f"{DRILL}{{region=华北}}")
+    assert end(desk) == [f"{DRILL}{{region=华北}}"]
+    desk.at(minutes=29)
+    assert end(desk) == []
+    desk.at(minutes=30)
+    assert end(desk) == [f"{DRILL}{{region=华东}}"]
+    last = [desk.notices(one)[-1].rule.annotations["summary"] for one in ("ops", "file")]
+    assert ["li acknowledged it" in last[0], "nobody acknowledged it" in last[1]] == [True, True]
+
+
+def test_what_is_said_of_a_drill_is_not_said_of_another_that_goes_on(desk):
+    drill(desk)
+    drill(desk, "华东")
+    desk.at(minutes=10).ack(f"{DRILL}{{region=华北}}")
+    end(desk)
+    desk.wait(minutes=65)
+    [reminded] = [one for one in desk.notices("sales_room") if one.reason == "unacknowledged"]
+    assert "is over" not in reminded.rule.annotations.get("summary", "")
+
+
+SCHEDULED = (
+    ROUTES
+    + """
+drills:
+  - {from: 2025-11-12T10:30, every: 1w, for: 30m}
+  - {from: 2025-11-05T10:30, every: 2w, rule: refund_rate_surge, slice: {region: 华北}, severity: yellow, receiver: boss}
+  - {from: 2025-11-12T10:30, every: 7d, rule: no_such_rule}
+"""
+)
+
+
+def begin(desk: Desk) -> list[str]:
+    with desk.store.reading() as connection:
+        is_due = is_drill_scheduled(connection, desk.routing.drills, desk.now, desk.routing.local)
+    begun = [one.instance for one in start_scheduled(desk.store, desk.routing, now=desk.now)]
+    assert is_due == bool(begun)
+    return begun
+
+
+def test_a_drill_begins_by_itself_at_its_times_and_once(desk):
+    desk.route(SCHEDULED)
+    desk.tick("ok", members=("华北",))  # the rule is known from its first night on
+    seen = {}
+    for minutes in (29, 30, 31, 60, 61, 90, 24 * 60, 7 * 24 * 60 + 29, 7 * 24 * 60 + 45, 7 * 24 * 60 + 46):
+        desk.at(minutes=minutes)
+        end(desk)
+        if begun := begin(desk):
+            seen[minutes] = begun
+    assert seen == {30: ["drill:drill{all=all}"], 7 * 24 * 60 + 45: ["drill:drill{all=all}", f"{DRILL}{{region=华北}}"]}
+    assert [one.tier for one in desk.notices("sales_room")] == ["yellow"]
+
+
+def test_a_drill_whose_time_is_long_past_waits_for_the_next_one(desk):
+    desk.route(SCHEDULED)
+    assert begin(desk.at(minutes=95)) == []
+    assert begin(desk.at(days=7, minutes=89)) == ["drill:drill{all=all}"]
 
 
 def is_over(desk: Desk) -> bool:

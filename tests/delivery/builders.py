@@ -74,7 +74,7 @@ def make_end(**changes) -> Notice:
 
 def make_drill_card(**changes) -> RuleCard:
     """The card of a drill of the rule of `make_card`."""
-    fields = {"alert": "refund_rate_surge", "drill_until": "2025-11-12T04:40:00+00:00", **changes}
+    fields = {"alert": "refund_rate_surge", **changes}
     return make_card("drill:refund_rate_surge", **fields)
 
 

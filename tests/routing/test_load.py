@@ -82,6 +82,12 @@ def test_the_files_of_the_project_have_no_problems_and_rules_do_not_read_them():
         ("  receiver: everyone\n", "", ["the root route has no receiver"]),
         ("receivers:", "limits: {per_chanel: {count: 1, per: 1m}}\nreceivers:", ["'per_chanel' is not known — did you mean"]),
         ("receivers:", "fallback: nobody\nreceivers:", ["receiver 'nobody' is not defined"]),
+        ("receivers:", "drills: [{from: 2026-01-05T10:30, every: 1w, receiver: x}]\nreceivers:", ["receiver 'x' is not defined"]),
+        ("receivers:", "drills: [{from: 2026-01-05T10:30, every: 90m}]\nreceivers:", ["whole days"]),
+        ("receivers:", "drills: [{from: 2026-01-05T10:30, every: 0}]\nreceivers:", ["drills.0.every"]),
+        ("receivers:", "drills: [{from: tomorrow, every: 1w}]\nreceivers:", ["is not a time"]),
+        ("receivers:", "drills: [{from: 2026-01-05T10:30Z, every: 1w}]\nreceivers:", ["on the shop's clock"]),
+        ("receivers:", "drills: [{from: 2026-01-05T10:30, every: 1w, for: 0s}]\nreceivers:", ["last for a while"]),
         ("receivers:", "escalation: [{after: 1h, receiver: x}]\nreceivers:", ["receiver 'x' is not defined"]),
     ],
 )  # fmt: skip
@@ -169,6 +175,24 @@ def test_a_route_that_some_alert_may_reach_is_left_alone(tmp_path, children):
 def test_a_label_or_value_that_no_rule_has_is_found(tmp_path, child, expected):
     text = problems(tmp_path, routes(child), with_rules=True)
     assert expected in text.replace(" — did you mean 'gmv'?", ""), text
+
+
+@pytest.mark.parametrize(
+    ("drill", "expected"),
+    [
+        ("rule: gmv_anomali", "there is no rule 'gmv_anomali' — did you mean 'gmv_anomaly'?"),
+        ("rule: gmv_anomaly, slice: {region: 华北}", "rule gmv_anomaly has no slices"),
+        ("rule: refund_rate_surge_by_region", "rule refund_rate_surge_by_region has slices by region"),
+        ("slice: {region: 华北}", "a drill of no rule has no slices"),
+    ],
+)
+def test_a_drill_of_what_there_is_not_is_found(tmp_path, drill, expected):
+    text = problems(tmp_path, GOOD + f"drills: [{{from: 2026-01-05T10:30, every: 1w, {drill}}}]\n", with_rules=True)
+    assert expected in text
+    right = "rule: refund_rate_surge_by_region, slice: {region: 华北}"
+    assert (
+        problems(tmp_path, GOOD + f"drills: [{{from: 2026-01-05T10:30, every: 1w, {right}}}]\n", with_rules=True) == ""
+    )
 
 
 def test_inhibition_on_a_label_that_no_rule_has_is_found(tmp_path):
