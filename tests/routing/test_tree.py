@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from metrics_pipeline.routing.decide import Inhibitor, Source
 from metrics_pipeline.routing.durations import format_duration, parse_duration
 from metrics_pipeline.routing.tree import group_key, group_labels, match, trace
 from tests.routing.builders import make_routing
@@ -136,6 +137,110 @@ def test_the_trace_says_which_matcher_failed(root):
     assert failed["sales"] == 'owner="sales"'
     assert failed["growth"] == 'severity!="yellow"'
     assert [step.receiver for step in steps if step.chosen] == ["everyone"]
+
+
+MANUAL = """
+route:
+  receiver: default-receiver
+  group_wait: 30s
+  group_interval: 5m
+  repeat_interval: 4h
+  group_by: [cluster, alertname]
+  routes:
+  - receiver: database-pager
+    group_wait: 10s
+    matchers:
+    - service=~"mysql|cassandra"
+  - receiver: frontend-pager
+    group_by: [product, environment]
+    matchers:
+    - team="frontend"
+  - receiver: dev-pager
+    matchers:
+      - service="inhouse-service"
+    mute_time_intervals:
+      - offhours
+      - holidays
+    continue: true
+  - receiver: on-call-pager
+    matchers:
+      - service="inhouse-service"
+    active_time_intervals:
+      - offhours
+      - holidays
+inhibit_rules:
+- source_matchers: [ alertname="DatacenterDown" ]
+  target_matchers: [ alertname!="DatacenterDown" ]
+  equal: [ cluster ]
+time_intervals:
+- name: offhours
+  time_intervals:
+  - times: [{start_time: '17:00', end_time: '24:00'}]
+    weekdays: ['monday:friday']
+  - times: [{start_time: '00:00', end_time: '09:00'}]
+    weekdays: ['monday:friday']
+  - weekdays: ['saturday', 'sunday']
+- name: holidays
+  time_intervals:
+  - {days_of_month: ['25:26'], months: ['december']}
+receivers:
+- {name: default-receiver, channels: [file]}
+- {name: database-pager, channels: [ops]}
+- {name: frontend-pager, channels: [sales_room]}
+- {name: dev-pager, channels: [smtp]}
+- {name: on-call-pager, people: [li], channels: [sms]}
+"""
+"""The example of a tree in Alertmanager's manual (Configuration, route); only the receivers are this shop's."""
+
+
+@pytest.fixture(scope="module")
+def manual(tmp_path_factory):
+    routing = make_routing(tmp_path_factory.mktemp("manual"), MANUAL)
+    assert routing.problems == ()
+    return routing
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({"alertname": "x"}, [("default-receiver", 30, ["cluster", "alertname"])]),
+        ({"service": "cassandra"}, [("database-pager", 10, ["cluster", "alertname"])]),
+        ({"service": "mysql", "team": "frontend"}, [("database-pager", 10, ["cluster", "alertname"])]),
+        ({"service": "mysql-proxy"}, [("default-receiver", 30, ["cluster", "alertname"])]),
+        ({"team": "frontend"}, [("frontend-pager", 30, ["product", "environment"])]),
+        ({"service": "inhouse-service"}, [("dev-pager", 30, ["cluster", "alertname"]), ("on-call-pager", 30, ["cluster", "alertname"])]),
+    ],
+)  # fmt: skip
+def test_the_example_of_alertmanagers_manual_leads_where_its_users_expect(manual, labels, expected):
+    found = match(manual.root, labels)
+    assert [(one.receiver, one.timing.group_wait.total_seconds(), list(one.group_by)) for one in found] == expected
+    assert {(one.timing.group_interval, one.timing.repeat_interval) for one in found} == {
+        (timedelta(minutes=5), timedelta(hours=4))
+    }
+
+
+@pytest.mark.parametrize(
+    ("at", "sends"),
+    [
+        ("2026-11-11T09:00", ["dev-pager"]),
+        ("2026-11-11T16:59", ["dev-pager"]),
+        ("2026-11-11T17:00", ["on-call-pager"]),
+        ("2026-11-12T08:59", ["on-call-pager"]),
+        ("2026-11-14T12:00", ["on-call-pager"]),
+        ("2026-12-25T12:00", ["on-call-pager"]),
+    ],
+)
+def test_its_days_go_to_one_pager_and_its_nights_and_holidays_to_the_other(manual, at, sends):
+    found = manual.decide({"service": "inhouse-service"}, datetime.fromisoformat(at).replace(tzinfo=UTC))
+    assert [one.receiver for one in found if one.mute is None] == sends
+
+
+def test_its_inhibition_mutes_the_other_alerts_of_the_cluster_only(manual):
+    down = {"alertname": "DatacenterDown", "cluster": "a", "severity": "red"}
+    inhibitor = Inhibitor(manual.inhibit_rules, [Source("down", down)])
+    assert inhibitor.by_whom("x", {"alertname": "Latency", "cluster": "a"}) == "down"
+    assert inhibitor.by_whom("x", {"alertname": "Latency", "cluster": "b"}) is None
+    assert inhibitor.by_whom("x", {"alertname": "DatacenterDown", "cluster": "a"}) is None
 
 
 @pytest.mark.parametrize(

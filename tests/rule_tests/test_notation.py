@@ -26,6 +26,8 @@ def numbers(text: str) -> list[float | str | None]:
         ("-2+4x3", [-2, 2, 6, 10]),
         ("1x4", [1] * 5),
         ("1 _x3 2", [1, "missing", "missing", "missing", 2]),
+        ("1 _x3 stale", [1, "missing", "missing", "missing", "stale"]),
+        ("1+0x3 0+0x1", [1, 1, 1, 1, 0, 0]),
         ("_ null stale", ["missing", "null", "stale"]),
         ("nullx2 stalex0", ["null", "null"]),
         ("100x0 88 86 _ 101", [100, 88, 86, "missing", 101]),
@@ -51,6 +53,8 @@ def test_the_notation_is_promtools(text, values):
         ("1x99999 1x99999", "more than 100,000"),
         ("a+bxn", "is no value"),
         ("x3", "is no value"),
+        ("NaN", "is no value"),
+        ("{{schema:1}}", "is no value"),
     ],
 )
 def test_what_is_no_series_is_told(text, part):
