@@ -1,4 +1,4 @@
-"""A console-like reader: the current version, a query over it and the firing alerts, ten times a second until terminated.
+"""A console-like reader: the current version, a query over it and the firing alerts, four times a second until terminated.
 
 `reader.py HOME REPORT`; what it saw goes to REPORT as JSON. Run by `test_kill.py`.
 """
@@ -18,8 +18,8 @@ from metrics_pipeline.settings import load_settings
 from metrics_pipeline.store import open_store
 from metrics_pipeline.warehouse.read import Published
 
-PAUSE = 0.1
-WHOLE_EVERY = 50
+PAUSE = 0.25
+WHOLE_EVERY = 20
 """Polls after which all values of the version are read, not only one series."""
 
 

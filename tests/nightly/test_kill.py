@@ -42,6 +42,8 @@ NIGHT = date(2025, 12, 3)
 DAYS = 100
 SEED = 11
 SCALE = 0.01
+LATE_DAYS = 1
+"""Each day that a night rebuilds costs dbt a batch of every cube; one says what three would say."""
 LONGEST_PHASE = 300.0
 READER = Path(__file__).with_name("reader.py")
 METRICS = [sys.executable, "-m", "metrics_pipeline.cli"]
@@ -106,7 +108,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     yesterday, first = NIGHT - timedelta(days=1), NIGHT - timedelta(days=DAYS)
     installation = Installation(seed=SEED, scale=SCALE, first_day=first)
     write_installation(home, installation)
-    settings = Settings(home=home, installation=installation, rules_dir=rules)
+    settings = Settings(home=home, installation=installation, rules_dir=rules, late_days=LATE_DAYS)
     simulate(settings.source_dir, seed=SEED, scale=SCALE, days=DAYS, until=yesterday)
     project = Project.open(settings)
     with open_instance(
@@ -121,6 +123,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
         assert history.success, history.failures
         assert run_delivery(settings, instance, after=history.run_id).success
     environment = {**os.environ, "METRICS_HOME": str(home), "METRICS_RULES_DIR": str(rules)}
+    environment["METRICS_LATE_DAYS"] = str(LATE_DAYS)
     built = Shop(settings, root / "pristine", root / "reference", environment)
     home.rename(built.pristine)
     built.renew()

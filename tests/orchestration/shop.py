@@ -43,7 +43,7 @@ def build_shop(home: Path) -> Shop:
     first = NIGHT - timedelta(days=DAYS - 1)
     installation = Installation(seed=SEED, scale=SCALE, first_day=first)
     write_installation(home, installation)
-    settings = Settings(home=home, installation=installation)
+    settings = Settings(home=home, installation=installation, late_days=1)
     simulate(settings.source_dir, seed=SEED, scale=SCALE, days=DAYS, until=NIGHT)
     project = Project.open(settings, clock)
     return Shop(settings, project, run_backfill(settings, first, NIGHT - timedelta(days=1), project=project))

@@ -11,7 +11,7 @@ import pytest
 from orchestration_shop import NIGHT, Shop, clock
 
 from metrics_pipeline.alerts.listing import current_alerts, notifications
-from metrics_pipeline.orchestration import alert_assets, judging, publish_asset
+from metrics_pipeline.orchestration import alert_assets, publish_asset
 from metrics_pipeline.orchestration.in_process import partition_tags, run_in_process
 from metrics_pipeline.orchestration.instance import open_instance
 from metrics_pipeline.orchestration.keys import DELIVERIES_CHECK, OUTBOX_KEY, delivery_run_key
@@ -117,15 +117,13 @@ def test_a_second_night_changes_nothing(night: tuple[Shop, NightReport]) -> None
     assert outcome(shop.settings) == before
 
 
-def test_a_night_that_breaks_in_every_phase_ends_as_an_undisturbed_one(
+def test_a_night_that_breaks_before_and_after_its_alerts_ends_as_an_undisturbed_one(
     shop: Shop, night: tuple[Shop, NightReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a real kill does in each phase is in `tests/nightly/test_kill.py`; here each step fails by itself."""
     broken = shop.copy(tmp_path / "home")
     for module, name in (
         (publish_asset, "publish"),
-        (judging, "evaluate"),
-        (alert_assets, "apply_verdicts"),
         (alert_assets, "forget_published"),
     ):
         with monkeypatch.context() as patch:
