@@ -6,6 +6,7 @@ a verb needs it, so that `metrics --help` answers at once. Results go to standar
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import subprocess
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,12 +37,21 @@ from metrics_pipeline.cli_output import say as _say
 from metrics_pipeline.cli_output import show_value as _shown
 from metrics_pipeline.cli_output import steps as _steps
 from metrics_pipeline.cli_output import usage as _usage
-from metrics_pipeline.settings import PROJECT_ROOT, Settings, SettingsError, load_settings, write_installation
+from metrics_pipeline.settings import (
+    PROJECT_ROOT,
+    Settings,
+    SettingsError,
+    home_folder,
+    load_settings,
+    write_installation,
+)
 
 if TYPE_CHECKING:
+    from metrics_pipeline.library.catalogue import Metric
     from metrics_pipeline.orchestration.operations import NightReport
     from metrics_pipeline.sources.source import Source
     from metrics_pipeline.warehouse.load import LoadReport
+    from metrics_pipeline.warehouse.read import Published
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,9 +69,32 @@ app.add_typer(cli_silences.app, name="silences")
 cli_silences.add_to_alerts(cli_alerts.app)
 cli_rehearse.add_to_alerts(cli_alerts.app)
 
+GRAINS = ("day", "hour")
+SHOWS_FROM_SCALE = 0.2
+"""From this size of the simulated shop on, the incidents of its last day are judged by their rules."""
+_STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Errors of the disk that name no file."""
+
 DayOption = Annotated[str | None, typer.Option("--day", metavar="YYYY-MM-DD", help="Default: the newest whole day.")]
 FromOption = Annotated[str | None, typer.Option("--from", metavar="YYYY-MM-DD", help="First day.")]
 ToOption = Annotated[str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="Last day, inclusive.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"metrics-pipeline {version('metrics-pipeline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 # -- start ---------------------------------------------------------------------------------------------------------
@@ -133,6 +166,8 @@ def demo(
     _print_night(settings, report, as_json=as_json, times=times)
     if not report.success:
         raise typer.Exit(PROBLEM)
+    if not as_json:
+        _tell_truth(settings, yesterday, scale)
     if ui and not as_json:
         _serve(settings, 3000)
 
@@ -222,9 +257,12 @@ def nightly(day: DayOption = None, as_json: JsonOption = False) -> None:
     chosen = _day(day, "--day")
     settings = load_settings()
     with _steps("Opening the project") as (tell, _):
-        from metrics_pipeline.orchestration.operations import run_nightly
+        from metrics_pipeline.orchestration.operations import DaysOutside, run_nightly
 
-        report = run_nightly(settings, chosen, progress=_telling(tell, "nightly"))
+        try:
+            report = run_nightly(settings, chosen, progress=_telling(tell, "nightly"))
+        except DaysOutside as error:
+            _usage(f"--day: {error}")
     _print_night(settings, report, as_json=as_json)
     if not report.success:
         raise typer.Exit(PROBLEM)
@@ -236,16 +274,19 @@ def nightly(day: DayOption = None, as_json: JsonOption = False) -> None:
 def backfill(first: FromOption = None, last: ToOption = None, as_json: JsonOption = False) -> None:
     """Rebuild a stretch of days in one run, told to nobody. Default: everything the source covers."""
     start, end = _day(first, "--from"), _day(last, "--to")
+    _in_order(start, end)
     settings = load_settings()
     with _steps("Opening the project") as (tell, _):
-        from metrics_pipeline.orchestration.operations import run_backfill
+        from metrics_pipeline.orchestration.operations import DaysOutside, run_backfill
         from metrics_pipeline.orchestration.resources import Project
 
         project = Project.open(settings)
         start, end = start or project.oldest_day(), end or project.newest_day()
-        if end < start:
-            _usage(f"the days end ({end}) before they begin ({start}); give --from a day not after --to")
-        report = run_backfill(settings, start, end, project=project, progress=_telling(tell, "backfill"))
+        _in_order(start, end)
+        try:
+            report = run_backfill(settings, start, end, project=project, progress=_telling(tell, "backfill"))
+        except DaysOutside as error:
+            _usage(str(error))
     _print_night(settings, report, as_json=as_json)
     if not report.success:
         raise typer.Exit(PROBLEM)
@@ -278,11 +319,12 @@ def compile(
 
 
 @app.command(
-    epilog="Examples: [bold]metrics value gmv[/bold] · [bold]metrics value refund_rate --by region --from 2026-11-01[/bold]"
-    " · [bold]metrics value gmv --as-of 2026-11-20T08:00[/bold]"
+    epilog="Examples: [bold]metrics value[/bold] · [bold]metrics value gmv[/bold] · "
+    "[bold]metrics value refund_rate --by region --from 2026-11-01[/bold] · "
+    "[bold]metrics value gmv --as-of 2026-11-20T08:00[/bold]"
 )
 def value(  # noqa: PLR0917 - options of a command
-    metric: Annotated[str, typer.Argument(help="Metric id, e.g. gmv.")],
+    metric: Annotated[str | None, typer.Argument(help="Metric id, e.g. gmv; without it: all metrics.")] = None,
     by: Annotated[str, typer.Option("--by", help="Dimension, or a pair such as 'region|channel'.")] = "all",
     member: Annotated[str | None, typer.Option(help="One member of the dimension; default: all of them.")] = None,
     grain: Annotated[str, typer.Option(help="day or hour")] = "day",
@@ -293,16 +335,22 @@ def value(  # noqa: PLR0917 - options of a command
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show published values of a metric: the last 14 days unless said otherwise."""
+    """Show published values of a metric: the last 14 days unless said otherwise. Without a metric: all of them."""
     from metrics_pipeline.library.catalogue import Catalogue
     from metrics_pipeline.warehouse.read import Published
 
     settings = load_settings()
     start, end, known_at = _day(first, "--from"), _day(last, "--to"), _moment(as_of, settings)
-    published = Published.open(settings.published_dir)
+    _in_order(start, end)
+    if grain not in GRAINS:
+        _usage(f"--grain {grain!r} is not known; write {' or '.join(GRAINS)}")
     library = Catalogue.read(settings.dbt_project_dir).metrics
+    if metric is None:
+        _list_metrics(settings, library, Published.open(settings.published_dir), as_json=as_json)
+        return
     if metric not in library:
-        _usage(f"there is no metric {metric!r}{_nearest(metric, library)}")
+        _usage(f"there is no metric {metric!r}{_nearest(metric, library)}; `metrics value` lists them")
+    published = Published.open(settings.published_dir)
     entry = library[metric]
     slices = entry.hour_slices if grain == "hour" else entry.slices
     if by not in slices:
@@ -324,6 +372,8 @@ def value(  # noqa: PLR0917 - options of a command
         until=until,
         as_of=known_at,
     )
+    if frame.empty and member is not None:
+        _check_member(published, entry, by, member, grain)
     rows = [
         {
             "period": f"{row.period_start:%Y-%m-%d}" if grain == "day" else f"{row.period_start:%Y-%m-%d %H:%M}",
@@ -339,12 +389,56 @@ def value(  # noqa: PLR0917 - options of a command
         for row in frame.itertuples()
     ]
     if as_json:
-        _json({"metric": metric, "unit": entry.unit, "by": by, "version": published.version, "values": rows})
+        _json({"metric": metric, "unit": _unit(settings, entry), "by": by, "version": published.version, "values": rows})
         return
-    title = f"{entry.name_zh} {entry.name_en} ({entry.unit}) — {entry.formula}"
+    title = f"{entry.name_zh} {entry.name_en} ({_unit(settings, entry)}) — {entry.formula}"
     _table(title, rows, numbers=("value", "numerator", "denominator"))
     if not rows:
-        _say("No values in these days; `metrics doctor` says how far the published version reaches.")
+        reach = f"whose values reach to {state.complete_until:%Y-%m-%d %H:%M}" if state and state.complete_until else ""
+        _say(f"Nothing is known there of {metric}{', ' if reach else ''}{reach}.")
+
+
+def _unit(settings: Settings, entry: Metric) -> str:
+    return settings.installation.currency if entry.unit == "currency" else entry.unit
+
+
+def _list_metrics(settings: Settings, library: Mapping[str, Metric], published: Published, *, as_json: bool) -> None:
+    """Every metric with its newest whole day's total, or why it is absent."""
+    rows = []
+    for entry in library.values():
+        state = published.metrics.get(entry.id)
+        reach = state.complete_until if state and not state.is_absent else None
+        total: dict[str, Any] = {"value": None, "day": None}
+        if reach is not None:
+            newest = published.series(entry.id, start=reach.date() - timedelta(days=1), until=reach.date())
+            for row in newest.itertuples():
+                total = {"value": _float(row.value), "day": f"{row.period_start:%Y-%m-%d}"}
+        rows.append(
+            {
+                "metric": entry.id,
+                "name": f"{entry.name_zh} {entry.name_en}",
+                "layer": entry.layer,
+                "unit": _unit(settings, entry),
+                **total,
+                "formula": entry.formula,
+                "slices": list(entry.slices),
+                "definition": entry.version,
+                "absent": state.absent_en if state and state.is_absent else None,
+            }
+        )
+    if as_json:
+        _json({"version": published.version, "metrics": rows})
+        return
+    shown = ("metric", "name", "layer", "unit", "value", "day", "absent")
+    _table(f"{len(rows)} metrics", [{name: row[name] for name in shown} for row in rows], numbers=("value",))
+
+
+def _check_member(published: Published, entry: Metric, by: str, member: str, grain: str) -> None:
+    """End with wrong usage when no value of the metric was ever of this member."""
+    known = published.series(entry.id, dimension=by, member=None, grain=grain)["member"].unique().tolist()
+    if known and member not in known:
+        near = _nearest(member, known) or f"; there are {len(known)}, such as {', '.join(known[:3])}"
+        _usage(f"{entry.id} by {by} has no member {member!r}{near}")
 
 
 # -- doctor --------------------------------------------------------------------------------------------------------
@@ -391,6 +485,24 @@ def _telling(tell: Callable[[str], None], title: str) -> Callable[[str, str], No
             tell(f"{title}: {_STEP_NAMES.get(step, step)}")
 
     return progress
+
+
+def _tell_truth(settings: Settings, day: date, scale: float) -> None:
+    """What really was wrong in the simulated shop on a day, beside what fired; and when a shop is too small to show it."""
+    from metrics_pipeline.rules.replay import read_labels
+
+    labels = read_labels(settings.source_dir / "labels.jsonl")
+    rows = [
+        {"incident": one.kind, "slice": f"{one.dimension}={one.member}", "since": f"{one.starts_on}"}
+        for one in labels
+        if one.starts_on <= day <= one.ends_on and not one.is_harmless
+    ]
+    _table(f"What was made to go wrong on {day} (labels of the simulator)", rows)
+    if scale < SHOWS_FROM_SCALE:
+        _say(
+            f"About {1250 * scale:,.0f} orders a day are too few for most rules, which ask for a least sample; "
+            f"--scale {SHOWS_FROM_SCALE} and more shows them at work."
+        )
 
 
 @contextmanager
@@ -489,6 +601,12 @@ def _tell_rejected(rejected: Mapping[str, Sequence[str]]) -> None:
 # -- input ---------------------------------------------------------------------------------------------------------
 
 
+def _in_order(start: date | None, end: date | None) -> None:
+    """End with wrong usage when the days end before they begin."""
+    if start is not None and end is not None and end < start:
+        _usage(f"the days end ({end}) before they begin ({start}); give --from a day not after --to")
+
+
 def _moment(text: str | None, settings: Settings) -> datetime | None:
     if text is None:
         return None
@@ -578,11 +696,28 @@ def main() -> None:
     except SettingsError as error:
         typer.echo(str(error), err=True)
         raise SystemExit(PROBLEM) from None
+    except OSError as error:
+        if (told := _storage_problem(error)) is None:
+            raise
+        typer.echo(told, err=True)
+        raise SystemExit(PROBLEM) from None
     except Exception as error:
         if isinstance(error, _known_problems()) or _is_known_input(error):
             typer.echo(str(error), err=True)
             raise SystemExit(PROBLEM) from None
         raise
+
+
+def _storage_problem(error: OSError) -> str | None:
+    """What is wrong with a file, a folder or the disk, and the mend; None when the error is about something else."""
+    if error.filename is None and error.errno not in _STORAGE_ERRORS:
+        return None
+    home = home_folder()
+    path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else home
+    reason = error.strerror or type(error).__name__
+    if path == home or home in path.parents or path in home.parents:
+        return f"{path}: {reason}. METRICS_HOME ({home}) must be a folder that can be written; choose another one, or change its owner or free some space"
+    return f"{path}: {reason}; choose a file or folder that can be used"
 
 
 def _is_known_input(error: Exception) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metrics_pipeline.cli_output import JsonOption, fail, opened_store, print_json, print_table, say, usage
+from metrics_pipeline.cli_output import JsonOption, fail, nearest, opened_store, print_json, print_table, say, usage
 from metrics_pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ OrderArgument = Annotated[str, typer.Argument(metavar="ORDER", help="Its number,
 
 
 @app.callback()
-def alerts(context: typer.Context) -> None:
+def alerts(context: typer.Context, as_json: JsonOption = False) -> None:
     """Alerts: what fires, what happened, what was sent. Without a verb: list."""
     if context.invoked_subcommand is None:
-        alerts_list(as_json=False)
+        alerts_list(as_json=as_json)
 
 
 @app.command("list", epilog="Example: [bold]metrics alerts list --json[/bold]")
@@ -49,6 +49,8 @@ def alerts_list(rule: RuleOption = None, as_json: JsonOption = False) -> None:
 
     with opened_store() as store:
         found = current_alerts(store, rule=rule)
+    if not found:
+        _is_known(rule)
     if as_json:
         print_json([one.as_json() for one in found])
         return
@@ -62,6 +64,8 @@ def alerts_history(rule: RuleOption = None, limit: LimitOption = 50, as_json: Js
 
     with opened_store() as store:
         found = alert_history(store, rule=rule, limit=limit)
+    if not found:
+        _is_known(rule)
     if as_json:
         print_json([one.as_json() for one in found])
         return
@@ -87,6 +91,8 @@ def alerts_messages(rule: RuleOption = None, limit: LimitOption = 50, as_json: J
 
     with opened_store() as store:
         found = notifications(store, rule=rule, limit=limit)
+    if not found:
+        _is_known(rule)
     if as_json:
         print_json([one.as_json() for one in found])
         return
@@ -165,6 +171,20 @@ def alerts_feedback(
         for one in counts
     ]
     print_table("Feedback", rows, numbers=("useful", "not useful"))
+
+
+def _is_known(rule: str | None) -> None:
+    """End with wrong usage when nothing was found because there is no such rule; alarms and drills are made as they come."""
+    if rule is None or ":" in rule:
+        return
+    from metrics_pipeline.library.catalogue import Catalogue
+    from metrics_pipeline.rules.load import load_rules
+
+    settings = load_settings()
+    ruleset = load_rules(settings.rules_dir, Catalogue.read(settings.dbt_project_dir))
+    known = {one.id for one in ruleset.rules} | {one.rule for one in ruleset.problems if one.rule}
+    if rule not in known:
+        usage(f"there is no rule {rule!r}{nearest(rule, known)}")
 
 
 # -- orders --------------------------------------------------------------------------------------------------------

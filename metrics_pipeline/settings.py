@@ -149,13 +149,19 @@ _ENV = {
 }
 
 
+def home_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """The folder of the installation (`METRICS_HOME`), absolute; it may not be there yet."""
+    env = os.environ if environ is None else environ
+    return Path(env.get("METRICS_HOME") or ".metrics").expanduser().resolve()
+
+
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """Read the environment and `<home>/installation.yml`.
 
     Raises `SettingsError` naming the variable or file when a value cannot be used.
     """
     env = os.environ if environ is None else environ
-    home = Path(env.get("METRICS_HOME") or ".metrics").expanduser().resolve()
+    home = home_folder(env)
     values: dict[str, object] = {"home": home, "installation": read_installation(home)}
     for variable, field in _ENV.items():
         if text := env.get(variable, "").strip():

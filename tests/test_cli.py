@@ -6,14 +6,17 @@ import json
 import subprocess
 import sys
 import time
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from metrics_pipeline import cli
 from metrics_pipeline.cli import app, main
-from metrics_pipeline.settings import PROJECT_ROOT, read_installation
+from metrics_pipeline.orchestration.operations import DaysOutside, check_days
+from metrics_pipeline.settings import PROJECT_ROOT, Installation, Settings, read_installation
+from metrics_pipeline.sources.simulator import simulate
 
 METRICS = [sys.executable, "-m", "metrics_pipeline.cli"]
 
@@ -61,6 +64,77 @@ def test_a_day_that_is_none_is_wrong_usage(home: Path) -> None:
     assert "2026-11-11" in err
 
 
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (("nightly", "--day", "2999-01-01"), "2999-01-01 is not over on the shop's clock (Asia/Shanghai)"),
+        (("nightly", "--day", "2001-01-01"), "2001-01-01 is before the first day of this installation"),
+        (("backfill", "--from", "2026-11-20", "--to", "2026-11-01"), "the days end (2026-11-01) before they begin"),
+        (("value", "gmv", "--from", "2026-11-20", "--to", "2026-11-01"), "the days end (2026-11-01) before they begin"),
+        (("value", "gmv", "--grain", "week"), "--grain 'week' is not known; write day or hour"),
+        (("value", "gmvv"), "there is no metric 'gmvv'; did you mean gmv?"),
+        (("alerts", "list", "--rule", "gmv_anomali"), "there is no rule 'gmv_anomali'; did you mean gmv_anomaly"),
+        (("alerts", "history", "--rule", "nonsense"), "there is no rule 'nonsense'"),
+        (("alerts", "messages", "--rule", "nonsense"), "there is no rule 'nonsense'"),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_is_wrong_usage_with_a_word_of_what_can(call: tuple[str, ...], words: str, home: Path) -> None:
+    code, _, err = run(*call)
+    assert code == 2
+    assert words in err
+
+
+def test_days_that_are_not_over_are_told_by_the_shops_clock(home: Path) -> None:
+    settings = Settings(home=home, installation=Installation(first_day=date(2026, 1, 1)))
+    day, before_midnight = date(2026, 11, 22), datetime(2026, 11, 22, 15, 59, tzinfo=UTC)
+    check_days(settings, date(2026, 1, 1), date(2026, 11, 21), now=before_midnight)
+    check_days(settings, day, day, now=before_midnight + timedelta(minutes=1))
+    for first, last in ((day, day), (date(2025, 12, 31), date(2026, 1, 2)), (date(2026, 2, 2), date(2026, 2, 1))):
+        with pytest.raises(DaysOutside):
+            check_days(settings, first, last, now=before_midnight)
+
+
+@pytest.mark.parametrize(
+    "call", [("demo", "--no-ui"), ("nightly",), ("value", "gmv"), ("alerts", "list")], ids=lambda call: call[0]
+)
+def test_a_home_that_cannot_be_written_is_named(
+    call: tuple[str, ...], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "taken").write_text("a file", "utf-8")
+    monkeypatch.setenv("METRICS_HOME", str(home / "taken"))
+    monkeypatch.setattr(sys, "argv", ["metrics", *call])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert "taken" in told
+    assert "METRICS_HOME" in told or "metrics demo" in told
+
+
+def test_a_page_that_cannot_be_written_is_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["metrics"])
+    monkeypatch.setattr(cli, "app", lambda: Path("/no/such/folder/page.html").write_text("", "utf-8"))
+    with pytest.raises(SystemExit):
+        main()
+    assert "/no/such/folder/page.html: No such file or directory" in capsys.readouterr().err
+
+
+def test_the_version_is_told() -> None:
+    assert run("--version")[:2] == (0, "metrics-pipeline 0.1.0\n")
+
+
+def test_a_small_demo_says_what_was_made_to_go_wrong(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    day, settings = date(2026, 11, 21), Settings(home=home)
+    simulate(settings.source_dir, seed=7, scale=0.02, days=60, until=day)
+    cli._tell_truth(settings, day, 0.02)
+    told = " ".join(capsys.readouterr().out.split())
+    for word in ("payment_outage", "payment_method=alipay", "stock_out", "sku=", "About 25 orders a day are too few"):
+        assert word in told
+
+
 def test_values_before_the_first_publish_say_what_to_do(home: Path) -> None:
     done = subprocess.run([*METRICS, "value", "gmv"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -95,8 +169,9 @@ def test_a_generated_model_is_never_stale(home: Path) -> None:
     assert run("compile", "--check")[0] == 0
 
 
-def test_alerts_of_an_empty_installation_are_none(home: Path) -> None:
-    code, out, _ = run("alerts", "list", "--json")
+@pytest.mark.parametrize("call", [("alerts", "--json"), ("alerts", "list", "--json")], ids=" ".join)
+def test_alerts_of_an_empty_installation_are_none(call: tuple[str, ...], home: Path) -> None:
+    code, out, _ = run(*call)
     assert (code, json.loads(out)) == (0, [])
 
 
@@ -104,9 +179,18 @@ def test_the_doctor_finds_that_nothing_is_loaded(home: Path) -> None:
     code, out, _ = run("doctor", "--json")
     findings = {one["check"]: one for one in json.loads(out)}
     assert code == 1
+    assert findings["home"]["status"] == "ok"
     assert findings["versions"]["status"] == "ok"
     assert findings["source"]["status"] == "problem"
     assert "metrics" in findings["published"]["detail"]
+
+
+def test_the_doctor_finds_a_home_that_is_a_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "taken").write_text("a file", "utf-8")
+    monkeypatch.setenv("METRICS_HOME", str(home / "taken"))
+    code, out, _ = run("doctor", "--json")
+    assert code == 1
+    assert ("problem", f"{home / 'taken'} is no folder") in [(one["status"], one["detail"]) for one in json.loads(out)]
 
 
 def test_a_source_that_does_not_exist_is_named(home: Path) -> None:
@@ -142,7 +226,16 @@ def test_the_demo_from_nothing_to_messages(home: Path) -> None:
     assert max(value["period"] for value in values) == report["day"]
     wide = run("value", "refund_rate")[1]
     assert max(len(line) for line in wide.splitlines()) <= 120
-    assert run("value", "gmvv")[0] == 2
+    code, _, err = run("value", "gmv", "--by", "region", "--member", "华比")
+    assert code == 2
+    assert "gmv by region has no member '华比'; did you mean" in err
+    listed = {one["metric"]: one for one in json.loads(run("value", "--json")[1])["metrics"]}
+    assert len(listed) == 50
+    assert listed["gmv"]["day"] == report["day"]
+    assert listed["gmv"]["unit"] == "CNY"
+    assert listed["gmv"]["value"] == pytest.approx(
+        sum(value["value"] for value in values if value["period"] == report["day"])
+    )
     assert run("value", "gmv", "--by", "planet")[0] == 2
     assert run("doctor")[0] == 0
     messages = json.loads(run("alerts", "messages", "--json")[1])

@@ -64,6 +64,8 @@ def _versions(settings: Settings) -> Iterator[Finding]:
 def _home(settings: Settings) -> Iterator[Finding]:
     if not settings.home.exists():
         yield Finding("home", "problem", f"{settings.home} does not exist", "run `metrics demo` or `metrics load`")
+    elif not settings.home.is_dir():
+        yield Finding("home", "problem", f"{settings.home} is no folder", "choose another METRICS_HOME")
     elif not os.access(settings.home, os.W_OK):
         yield Finding("home", "problem", f"{settings.home} is not writable", "change its owner, or METRICS_HOME")
     else:

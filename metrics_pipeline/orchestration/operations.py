@@ -25,6 +25,7 @@ from metrics_pipeline.orchestration.keys import (
     delivery_run_key,
 )
 from metrics_pipeline.orchestration.notify import build_notify_definitions
+from metrics_pipeline.orchestration.partitions import first_day
 from metrics_pipeline.orchestration.pipeline import build_pipeline_definitions
 from metrics_pipeline.orchestration.resources import Project, utc_now
 from metrics_pipeline.settings import Settings
@@ -32,6 +33,10 @@ from metrics_pipeline.settings import Settings
 RUN_KEY_TAG = "dagster/run_key"
 SENSOR_TAG = "dagster/sensor_name"
 EVENTS_PER_BATCH = 2000
+
+
+class DaysOutside(ValueError):
+    """Days that no run can build: not over yet, before the installation begins, or the last one before the first."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,10 @@ def run_nightly(
     """Run the night of `day` (default: the newest whole day of the source) and deliver its messages.
 
     `instance`: default the persistent one of the installation. A failed step is in the report, never raised.
+    Raises `DaysOutside` when the day is not over on the shop's clock, or is before the installation's first one.
     """
+    if day is not None:
+        check_days(settings, day, day, now=(project.now if project else now)())
     project = project or Project.open(settings, now)
     chosen = day or project.newest_day()
     if instance is None:
@@ -87,10 +95,9 @@ def run_backfill(
     """Load and rebuild the days `first` to `last` in one run, told to nobody.
 
     The run is on the partition of `last`; the partitions before it are recorded afterwards in one go, because the
-    framework writes one event per asset and day (400 days: 15 s and more).
+    framework writes one event per asset and day (400 days: 15 s and more). Raises `DaysOutside`.
     """
-    if last < first:
-        raise ValueError(f"the days end ({last}) before they begin ({first}); give --from a day not after --to")
+    check_days(settings, first, last, now=(project.now if project else now)())
     project = project or Project.open(settings, now)
     if instance is None:
         with open_instance(settings) as opened:
@@ -101,6 +108,24 @@ def run_backfill(
     if outcome.success:
         record_partitions(instance, outcome.run_id, _partitioned(project), _days(first, last - timedelta(days=1)))
     return NightReport(last, outcome, None)
+
+
+def check_days(settings: Settings, first: date, last: date, *, now: datetime) -> None:
+    """Raise `DaysOutside` unless the shop-local days `first` … `last` are over and have partitions (`now`: aware)."""
+    today = now.astimezone(settings.zone).date()
+    begin = first_day(settings)
+    if last < first:
+        raise DaysOutside(f"the days end ({last}) before they begin ({first}); give --from a day not after --to")
+    if last >= today:
+        raise DaysOutside(
+            f"{last} is not over on the shop's clock ({settings.installation.timezone}); "
+            f"the newest whole day is {today - timedelta(days=1)}"
+        )
+    if first < begin:
+        raise DaysOutside(
+            f"{first} is before the first day of this installation ({begin}); "
+            "when its source reaches further back, run `metrics load` again"
+        )
 
 
 def run_delivery(

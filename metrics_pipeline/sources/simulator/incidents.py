@@ -3,7 +3,7 @@
 The schedule is made of eras: the first ends on the anchor, the last day of the first simulation of a folder, and has
 two incidents active on that day, so that a fresh demo has something true to report. Later eras of 60 days follow, so
 that a shop that is simulated further keeps having incidents and its past stays as it was. The first 60 days of a
-shop are quiet: detectors may learn from them.
+shop are quiet, but for the two of a fresh demo: detectors may learn from them.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from metrics_pipeline.sources.simulator.rows import stream
 
 QUIET_DAYS = 60
 ERA_DAYS = 60
+FINALE_DAYS = 49
+"""Days of history from which on the two incidents of the anchor are there: seasonal bands know each weekday six times."""
 _DAYS_PER_INCIDENT_OF_A_KIND = 85
 _DEMAND_OF_A_NORMAL_DAY = (0.72, 1.55)
 """Incidents keep away from days whose expected demand, relative to their neighbours, is outside: there the calendar speaks."""
@@ -383,7 +385,7 @@ def plan(seed: int, year: Year, catalogue: Catalogue, anchor: int, eras: int) ->
     """
     planner = _Planner(year, catalogue)
     rng = stream(seed, "incidents")
-    if anchor > QUIET_DAYS + 3:
+    if anchor >= FINALE_DAYS:
         sku = int(catalogue.ranking[1])
         planner.put(
             "stock_out", anchor - 2, anchor, magnitude=1.0, dimension="sku", member=catalogue.code(sku), members=(sku,)
