@@ -118,7 +118,10 @@ def alerts_show(
         except UnknownAlert as error:
             fail(str(error))
     if as_json:
-        print_json(story.as_json())
+        found = story.as_json()
+        for row in found["transitions"]:
+            row["run_url"] = _run_link(row["run_id"], settings) if row["run_id"] else None
+        print_json(found)
     else:
         _tell(story, settings)
 
@@ -364,12 +367,22 @@ def _transition_lines(row: TransitionRow, settings: Settings) -> tuple[str, str]
     why = row.reason if is_plain else f"{row.reason} ({_reason_words(row.verdict_reason)})"
     value = "" if row.value is None else f", value {row.value:.4g}"
     rule = f"{row.previous_rule_hash} → {row.rule_hash}" if row.previous_rule_hash else row.rule_hash
-    silent = ", silent" if row.silent else ""
+    facts = {
+        "rule": rule,
+        "metric": row.metric_version,
+        "data": row.data_version,
+        "run": _run_link(row.run_id, settings) if row.run_id else "",
+    }
+    known = [f"{name} {fact}" for name, fact in facts.items() if fact]  # nothing computes what somebody announced
     return (
         f"{row.period:%Y-%m-%d %H:%M}  {change}: {why}{value}",
-        f"    rule {rule}, metric {row.metric_version}, data {row.data_version}, run {row.run_id}, "
-        f"{_local(row.at, settings)}{silent}",
+        "    " + ", ".join([*known, _local(row.at, settings), *(["silent"] if row.silent else [])]),
     )
+
+
+def _run_link(run_id: str, settings: Settings) -> str:
+    """Where the run is in the Dagster UI."""
+    return f"{settings.ui_url.rstrip('/')}/runs/{run_id}"
 
 
 def _order_row(view: OrderView, settings: Settings) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def test_show_tells_every_transition_with_its_reason_and_versions(home, key):
     ]
     back = story["transitions"][4]
     assert (back["previous_rule_hash"], back["rule_hash"], back["run_id"]) == ("r1", "r2", "run-1")
+    assert back["run_url"] == "http://127.0.0.1:3000/runs/run-1"
     assert {"metric_version", "data_version", "run_id", "at", "value"} <= back.keys()
     assert [one["reason"] for one in story["messages"]] == ["first", "escalated", "all_resolved"]
     assert [one["order"] if "order" in one else one["episode"] for one in story["orders"]] == [EPISODE]
@@ -68,6 +69,7 @@ def test_show_tells_every_transition_with_its_reason_and_versions(home, key):
 def test_show_speaks_to_people(home):
     code, out, _ = run("alerts", "show", INSTANCE)
     assert code == 0
+    assert "run http://127.0.0.1:3000/runs/run-1, 2025-" in out
     for word in ("r1 → r2", "late 数据迟到", "evaluation error 评估出错", "all_resolved", "Work orders"):
         assert word in out
 

@@ -129,7 +129,7 @@ def compose_notice(
         counts=Counts(
             new=counts["new"],
             escalated=counts["escalated"],
-            eased=sum(1 for one in firing if one.instance in telling.eased),
+            eased=sum(1 for one in firing if one.instance in telling.eased and changes.get(one.episode) != "new"),
             ended=len(telling.ends),
             firing=len(firing),
             red=sum(1 for one in firing if one.tier == "red"),

@@ -55,6 +55,14 @@ def test_a_group_waits_for_its_first_message_and_collects_meanwhile(desk):
     assert desk.notices()[0].counts.new == 2
 
 
+def test_who_was_not_told_of_a_red_is_not_told_that_it_eased(desk):
+    desk.judge(make_verdict("red", 0, member="华北"), make_verdict("red", 0, member="华东"), silent=True)
+    desk.tick("red", "yellow", period=1)
+    assert (desk.notices()[0].counts.new, desk.notices()[0].counts.eased) == (2, 0)
+    desk.tick("yellow", "yellow", "red", period=2, members=("华北", "华东", "西北"))
+    assert (desk.notices()[1].counts.new, desk.notices()[1].counts.eased) == (1, 1)
+
+
 def test_what_ends_while_its_group_waits_is_not_told(desk):
     desk.route(TIMED)
     desk.tick("yellow")
