@@ -12,12 +12,14 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from zoneinfo import ZoneInfo
 
 import typer
 from rich.table import Table
@@ -71,7 +73,7 @@ cli_rehearse.add_to_alerts(cli_alerts.app)
 
 GRAINS = ("day", "hour")
 SHOWS_FROM_SCALE = 0.2
-"""From this size of the simulated shop on, the incidents of its last day are judged by their rules."""
+"""From this size of the simulated shop on, the payment outage of its last day has orders enough to be judged."""
 _STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors of the disk that name no file."""
 
@@ -184,14 +186,18 @@ def load(
 ) -> None:
     """Point the installation at a source and load everything it covers into the raw tables."""
     from metrics_pipeline.sources.contract import load_contract
-    from metrics_pipeline.sources.registry import detect, open_source
+    from metrics_pipeline.sources.registry import SOURCE_NAMES, detect, open_source
     from metrics_pipeline.sources.source import Span
     from metrics_pipeline.warehouse.load import load as load_raw
 
     settings = load_settings()
-    if source == "auto":
-        if path is None:
-            _usage("`auto` needs a path to look at: metrics load auto PATH")
+    if source not in (*SOURCE_NAMES, "auto"):
+        _usage(f"there is no source {source!r}; use {', '.join(SOURCE_NAMES)} or auto")
+    if path is None and source != "simulator":
+        _usage(f"{source} needs the folder or mapping file to read: metrics load {source} PATH")
+    if timezone is not None:
+        _check_timezone(timezone)
+    if source == "auto" and path is not None:
         source = detect(path)
     _not_over_another(settings, source)
     installation = settings.installation.model_copy(
@@ -389,7 +395,9 @@ def value(  # noqa: PLR0917 - options of a command
         for row in frame.itertuples()
     ]
     if as_json:
-        _json({"metric": metric, "unit": _unit(settings, entry), "by": by, "version": published.version, "values": rows})
+        _json(
+            {"metric": metric, "unit": _unit(settings, entry), "by": by, "version": published.version, "values": rows}
+        )
         return
     title = f"{entry.name_zh} {entry.name_en} ({_unit(settings, entry)}) — {entry.formula}"
     _table(title, rows, numbers=("value", "numerator", "denominator"))
@@ -429,8 +437,11 @@ def _list_metrics(settings: Settings, library: Mapping[str, Metric], published: 
     if as_json:
         _json({"version": published.version, "metrics": rows})
         return
-    shown = ("metric", "name", "layer", "unit", "value", "day", "absent")
-    _table(f"{len(rows)} metrics", [{name: row[name] for name in shown} for row in rows], numbers=("value",))
+    present, reasons = [row for row in rows if row["absent"] is None], Counter(row["absent"] for row in rows)
+    shown = ("metric", "name", "layer", "unit", "value", "day")
+    _table(f"{len(present)} metrics", [{name: row[name] for name in shown} for row in present], numbers=("value",))
+    for reason in (one for one in reasons if one is not None):
+        _say(f"absent: {', '.join(row['metric'] for row in rows if row['absent'] == reason)}: {reason}")
 
 
 def _check_member(published: Published, entry: Metric, by: str, member: str, grain: str) -> None:
@@ -605,6 +616,14 @@ def _in_order(start: date | None, end: date | None) -> None:
     """End with wrong usage when the days end before they begin."""
     if start is not None and end is not None and end < start:
         _usage(f"the days end ({end}) before they begin ({start}); give --from a day not after --to")
+
+
+def _check_timezone(name: str) -> None:
+    """End with wrong usage when there is no such time zone."""
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        _usage(f"--timezone {name!r} is not known; write an IANA name such as Asia/Shanghai")
 
 
 def _moment(text: str | None, settings: Settings) -> datetime | None:

@@ -56,7 +56,7 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]], *, numbers: Itera
     if not rows:
         say(f"{title}: nothing.")
         return
-    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False, box=None)
+    table = Table(pad_edge=False, box=None)
     shown = [name for name in rows[0] if any(row.get(name) not in (None, "") for row in rows)]
     right = set(numbers)
     for name in shown:
@@ -65,7 +65,9 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]], *, numbers: Itera
         table.add_row(
             *(Text(show_value(row.get(name)), style=LAST_WORDS.get(str(row.get(name)), "")) for name in shown)
         )
-    console().print(table)
+    screen = console()
+    screen.print(Text(title, style="bold"))  # the table's own title would be wrapped to the width of its columns
+    screen.print(table)
 
 
 def show_value(item: Any) -> str:

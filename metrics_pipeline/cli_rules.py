@@ -242,10 +242,7 @@ def rules_replay(  # noqa: PLR0917 - options of a command
             }
         )
     else:
-        numbers = ("judged", "yellow", "red", "episodes", "per week")
-        print_table(
-            f"{start} to {end}, median {result.median_messages_per_day:g} messages a day", rows, numbers=numbers
-        )
+        _print_judged(f"{start} to {end}, median {result.median_messages_per_day:g} messages a day", rows)
         if by_week:
             print_table("Firings per week", weeks, numbers=("firings",))
         if list_alerts:
@@ -308,6 +305,14 @@ def _replay_rows(result: Replay) -> list[dict[str, Any]]:
         }
         for one in result.rules
     ]
+
+
+def _print_judged(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The rules that had something to judge; the others by name only, because a row of zeros reads like peace."""
+    judged = [row for row in rows if row["judged"]]
+    print_table(title, judged, numbers=("judged", "yellow", "red", "episodes", "per week"))
+    if silent := [str(row["rule"]) for row in rows if not row["judged"]]:
+        typer.echo(f"Not judged, for want of values in these days: {', '.join(silent)}")
 
 
 def _score_rows(result: Replay) -> list[dict[str, Any]]:

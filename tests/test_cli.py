@@ -72,6 +72,10 @@ def test_a_day_that_is_none_is_wrong_usage(home: Path) -> None:
         (("backfill", "--from", "2026-11-20", "--to", "2026-11-01"), "the days end (2026-11-01) before they begin"),
         (("value", "gmv", "--from", "2026-11-20", "--to", "2026-11-01"), "the days end (2026-11-01) before they begin"),
         (("value", "gmv", "--grain", "week"), "--grain 'week' is not known; write day or hour"),
+        (("load", "olst", "/tmp"), "there is no source 'olst'; use simulator, olist, merch_store, files or auto"),
+        (("load", "files"), "files needs the folder or mapping file to read: metrics load files PATH"),
+        (("load", "auto"), "auto needs the folder or mapping file to read: metrics load auto PATH"),
+        (("load", "simulator", "--timezone", "Mars/Olympus"), "--timezone 'Mars/Olympus' is not known; write an IANA"),
         (("value", "gmvv"), "there is no metric 'gmvv'; did you mean gmv?"),
         (("alerts", "list", "--rule", "gmv_anomali"), "there is no rule 'gmv_anomali'; did you mean gmv_anomaly"),
         (("alerts", "history", "--rule", "nonsense"), "there is no rule 'nonsense'"),
@@ -228,7 +232,7 @@ def test_the_demo_from_nothing_to_messages(home: Path) -> None:
     assert max(len(line) for line in wide.splitlines()) <= 120
     code, _, err = run("value", "gmv", "--by", "region", "--member", "华比")
     assert code == 2
-    assert "gmv by region has no member '华比'; did you mean" in err
+    assert "gmv by region has no member '华比'; there are 7, such as" in err
     listed = {one["metric"]: one for one in json.loads(run("value", "--json")[1])["metrics"]}
     assert len(listed) == 50
     assert listed["gmv"]["day"] == report["day"]

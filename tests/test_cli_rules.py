@@ -47,7 +47,7 @@ def test_a_rule_is_shown_with_where_its_keys_come_from(run, home):
     assert keys["grain"]["from"].rpartition(":")[0].endswith("orders.yml")
     assert keys["direction"]["from"].endswith("_defaults.yml:2")
     assert keys["no_data"]["from"].rpartition(":")[0].endswith("orders.yml")
-    assert keys["recover_if"]["from"] == "default"
+    assert keys["min_sample"]["from"] == "default"
     assert "labels.scenario" in keys
     assert run("show", "orders_anomly").exit_code == 2
     assert "orders_anomaly" in run("show", "orders_anomly").stderr
@@ -130,4 +130,8 @@ def test_a_replay_tells_weeks_scores_and_draws_a_page(run, home):
     result = run("replay", *days, "--weeks", "--alerts")
     assert result.exit_code == 0
     assert "Firings per week" in result.output
+    assert "Not judged" not in result.output
+    silent = run("replay", "--from", "2031-01-01", "--to", "2031-01-31", "--rule", "orders_anomaly")
+    assert silent.exit_code == 0
+    assert "Not judged, for want of values in these days: orders_anomaly" in silent.output
     assert run("replay", "--from", day(3), "--to", day(1)).exit_code == 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
@@ -89,8 +89,8 @@ def _source(settings: Settings) -> Iterator[Finding]:
     first = min(span.start for span in spans).replace(tzinfo=UTC).astimezone(settings.zone)
     last = max(span.until for span in spans).replace(tzinfo=UTC).astimezone(settings.zone)
     yield Finding("source", "ok", f"{source.info.name}, {first:%Y-%m-%d} to {last:%Y-%m-%d %H:%M} shop time")
-    for name, absence in source.info.absent.items():
-        yield Finding("source", "note", f"no {name}: {absence.reason_en}")
+    for reason, names in _by_reason({name: one.reason_en for name, one in source.info.absent.items()}):
+        yield Finding("source", "note", f"no {names}: {reason}")
 
 
 def _build(settings: Settings) -> Iterator[Finding]:
@@ -155,9 +155,15 @@ def _published(settings: Settings) -> Iterator[Finding]:
         yield Finding("published", "note", detail, "run `metrics nightly`, or switch on the schedule in the UI")
     else:
         yield Finding("published", "ok", detail)
-    for name, state in published.metrics.items():
-        if state.is_absent:
-            yield Finding("metric", "note", f"{name} is absent: {state.absent_en}")
+    absent = {name: state.absent_en or "" for name, state in published.metrics.items() if state.is_absent}
+    for reason, names in _by_reason(absent):
+        yield Finding("metrics", "note", f"absent: {names}: {reason}")
+
+
+def _by_reason(absent: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Reason → the names it holds for, so that a source with little is still a page of notes."""
+    for reason in dict.fromkeys(absent.values()):
+        yield reason, ", ".join(name for name, why in absent.items() if why == reason)
 
 
 def _rules(settings: Settings) -> Iterator[Finding]:

@@ -125,7 +125,7 @@ class SimulatorSource:
         manifest = read_manifest(self._directory)
         if manifest is None:
             raise SourceError(
-                f"{self._directory}: no completed simulation here; run `metrics demo` or `metrics load simulator` first"
+                f"{self._directory}: no completed simulation here; run `metrics demo`, or load a source: `metrics load --help`"
             )
         return manifest
 
