@@ -155,11 +155,14 @@ def _row(one: Message) -> dict[str, Any]:
         "tier": one.tier,
         "rule": one.rule,
         "slices": ", ".join(shown[:SLICES]) + (f" and {more} more" if more > 0 else ""),
-        "value / expected": ""
-        if worst is None or one.is_end
-        else f"{show_value(worst.value)} / {show_value(worst.baseline)}",
+        "value / expected": "" if worst is None or one.is_end else _figures(worst.value, worst.baseline),
         "to": one.receiver,
     }
+
+
+def _figures(value: float | None, baseline: float | None) -> str:
+    """A value beside its expectation; a rule over plain values expects none."""
+    return show_value(value) if baseline is None else f"{show_value(value)} / {show_value(baseline)}"
 
 
 def _time(text: str, option: str) -> time:

@@ -56,6 +56,33 @@ def test_the_table_shows_value_and_expectation(home):
     assert "unacknowledged" not in result.stdout
 
 
+def with_rule(home: Path, monkeypatch: pytest.MonkeyPatch, more: str = "") -> None:
+    rules = home / "rules"
+    rules.mkdir()
+    keys = f"alert: few_orders, why: w, why_zh: 因, metric: orders_placed, expr: value, red_if: '< 100', owner: sales{more}"
+    (rules / "orders.yml").write_text(f"groups: [{{name: g, rules: [{{{keys}}}]}}]\n", "utf-8")
+    monkeypatch.setenv("METRICS_RULES_DIR", str(rules))
+
+
+def test_a_rule_over_plain_values_shows_no_expectation(home, monkeypatch):
+    with_rule(
+        home,
+        monkeypatch,
+        ", labels: {scenario: orders}, annotations: {summary: s, summary_zh: 要, runbook: docs/runbooks/orders_anomaly.md}",
+    )
+    result = run("--from", day(45), "--to", day(60))
+    assert result.exit_code == 0, result.output
+    line = next(line for line in result.stdout.splitlines() if " first " in line)
+    assert line.split()[-3:] == ["total", "60", "file"]
+
+
+def test_rules_none_of_which_can_be_used_are_told_with_their_lines(home, monkeypatch):
+    with_rule(home, monkeypatch)
+    result = run("--from", day(45), "--to", day(60))
+    assert result.exit_code == 0, result.output
+    assert "orders.yml:1: few_orders: annotations is missing" in result.stderr
+
+
 def test_wrong_words_are_wrong_usage(home):
     days = ("--from", day(45), "--to", day(60))
     assert "did you mean orders_anomaly" in run(*days, "--rule", "orders_anomly").stderr

@@ -68,7 +68,7 @@ def rehearse(
     """
     plan = schedule or Schedule()
     judged = with_parts(rules, [*rules, *(one for one in known_rules if one.id not in {rule.id for rule in rules})])
-    own = pa.array([rule.id for rule in rules])
+    own = pa.array([rule.id for rule in rules], pa.string())
     until = last + timedelta(days=1)
     errors: dict[str, str] = {}
     pieces = verdict_pieces(
