@@ -35,7 +35,10 @@ OrderArgument = Annotated[str, typer.Argument(metavar="ORDER", help="Its number,
 # -- alerts --------------------------------------------------------------------------------------------------------
 
 
-@app.callback()
+@app.callback(
+    epilog="Examples: [bold]metrics alerts[/bold] · [bold]metrics alerts --json[/bold] · "
+    "[bold]metrics alerts show 'refund_rate_surge{region=华北}'[/bold]"
+)
 def alerts(context: typer.Context, as_json: JsonOption = False) -> None:
     """Alerts: what fires, what happened, what was sent. Without a verb: list."""
     if context.invoked_subcommand is None:

@@ -31,7 +31,11 @@ if TYPE_CHECKING:
     from metrics_pipeline.rules.replay import Replay
     from metrics_pipeline.rules.seeds import Seeds
 
-app = typer.Typer(no_args_is_help=True, help="Alert rules: check them, test them, try them on history.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Alert rules: check them, test them, try them on history.",
+    epilog="Examples: [bold]metrics rules lint[/bold] · [bold]metrics rules replay --from 2026-06-01 --to 2026-11-20[/bold]",
+)
 
 
 @app.command("lint", epilog="Examples: [bold]metrics rules lint[/bold] · [bold]metrics rules lint my_rules/[/bold]")
