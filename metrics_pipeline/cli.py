@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -677,6 +678,8 @@ def _serve(settings: Settings, port: int) -> None:
     own_url = {"METRICS_UI_URL": f"http://127.0.0.1:{port}", **os.environ}  # links in messages lead to this UI
     environment = {**own_url, **dagster_environment(settings)}
     process = subprocess.Popen(command, env=environment, cwd=PROJECT_ROOT)
+    for name in (signal.SIGTERM, signal.SIGHUP):  # a supervisor's word for Ctrl-C; else server and daemon would go on
+        signal.signal(name, lambda *_: process.send_signal(signal.SIGINT))
     try:
         code = process.wait()
     except KeyboardInterrupt:

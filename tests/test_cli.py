@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +17,7 @@ from typer.testing import CliRunner
 from metrics_pipeline import cli
 from metrics_pipeline.cli import app, main
 from metrics_pipeline.orchestration.operations import DaysOutside, check_days
-from metrics_pipeline.settings import PROJECT_ROOT, Installation, Settings, read_installation
+from metrics_pipeline.settings import PROJECT_ROOT, Installation, Settings, read_installation, write_installation
 from metrics_pipeline.sources.simulator import simulate
 
 METRICS = [sys.executable, "-m", "metrics_pipeline.cli"]
@@ -245,3 +247,52 @@ def test_the_demo_from_nothing_to_messages(home: Path) -> None:
     assert {message["state"] for message in messages} <= {"sent"}
     code, out, _ = run("load", "olist", str(home))
     assert code == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes by /proc")
+def test_a_terminated_ui_takes_its_server_and_daemon_along(home: Path) -> None:
+    write_installation(home, Installation())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen([*METRICS, "ui", "--port", str(port)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 120
+        while len(family(process.pid)) < 3:  # itself, `dagster dev`, the first of its own
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        started = family(process.pid)
+        process.terminate()
+        process.communicate(timeout=120)
+        while alive(started):
+            assert time.monotonic() < deadline + 60, alive(started)
+            time.sleep(0.2)
+    finally:
+        process.kill()
+
+
+def family(pid: int) -> set[int]:
+    """A process and everything that it started."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            parents[int(stat.parent.name)] = int(fields[1])
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def alive(pids: set[int]) -> set[int]:
+    """Those that still run."""
+    return {pid for pid in pids if "State:\tZ" not in _status(pid) and _status(pid)}
+
+
+def _status(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return ""
