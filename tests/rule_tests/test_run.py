@@ -192,7 +192,7 @@ def test_hours_are_nights_of_hourly_rules(run):
 
 def test_joined_nights_say_what_every_night_said(tmp_path):
     rules = {rule.id: rule for rule in load_rules(PROJECT_ROOT / "alert_rules", CATALOGUE).rules}
-    path = PROJECT_ROOT / "alert_rules" / "orders.test.yml"
+    path = PROJECT_ROOT / "alert_rules" / "delivery.test.yml"
     joined = run_file(path, rules, CATALOGUE.metrics)
     single = run_file(path, rules, CATALOGUE.metrics, every_night=True)
     assert [one.as_json() for one in joined.outcomes] == [one.as_json() for one in single.outcomes]
