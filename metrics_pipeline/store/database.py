@@ -19,6 +19,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from metrics_pipeline.settings import Settings
+from metrics_pipeline.store.anchor import Anchor
 from metrics_pipeline.store.migrations import HEAD, KNOWN
 
 BUSY_SECONDS = 60
@@ -34,6 +35,8 @@ class Store:
     """The operational store of one installation, migrated and ready. Build it with `open_store`."""
 
     engine: Engine
+    audit_head: Path | None = None
+    """Where the head of the audit log is kept beside the database; None = nowhere."""
 
     @property
     def is_sqlite(self) -> bool:
@@ -51,10 +54,13 @@ class Store:
 
         Two blocks of the same `purpose` never overlap, in this or any other process.
         """
-        with self.engine.connect().execution_options(metrics_write=True) as connection, connection.begin():
+        anchor = Anchor(self.audit_head)
+        options = {"metrics_write": True, "metrics_anchor": anchor}
+        with self.engine.connect().execution_options(**options) as connection, connection.begin():
             if not self.is_sqlite:
-                _advisory_lock(connection, purpose)
+                advisory_lock(connection, purpose)
             yield connection
+        anchor.keep()
 
     def close(self) -> None:
         """Give back all connections."""
@@ -66,10 +72,10 @@ def open_store(settings: Settings) -> Store:
 
     Raises `StoreError` when the URL, the driver, the server or the schema version is not usable.
     """
-    return open_url(settings.database_url)
+    return open_url(settings.database_url, audit_head=settings.audit_head_file)
 
 
-def open_url(url: str) -> Store:
+def open_url(url: str, *, audit_head: Path | None = None) -> Store:
     """Open (and migrate) the store at a SQLAlchemy URL. Raises `StoreError`."""
     try:
         parsed = make_url(url)
@@ -88,7 +94,7 @@ def open_url(url: str) -> Store:
         ) from None
     except NoSuchModuleError:
         raise StoreError(f"{shown}: unknown kind of database; use sqlite or postgresql") from None
-    store = Store(engine)
+    store = Store(engine, audit_head)
     try:
         _migrate(store, shown)
     except DBAPIError as error:
@@ -124,7 +130,8 @@ def _engine(url: URL) -> Engine:
     return engine
 
 
-def _advisory_lock(connection: Connection, purpose: str) -> None:
+def advisory_lock(connection: Connection, purpose: str) -> None:
+    """Wait for, and hold until the transaction ends, PostgreSQL's lock of a purpose."""
     connection.execute(
         sa.text("SELECT pg_advisory_xact_lock(:space, :purpose)"),
         {"space": 0x6D657472, "purpose": zlib.crc32(purpose.encode()) & 0x7FFFFFFF},

@@ -85,6 +85,7 @@ class Member(NamedTuple):
     changes: int
     is_flapping: bool
     unknown_reason: str
+    metric_version: str
     current: str | None
     """Episode that is open on the alert now."""
 
@@ -248,7 +249,7 @@ def members(connection: Connection, keys: Collection[str]) -> dict[str, Member]:
     columns = [
         episodes.c.key.label("episode"),
         *(episodes.c[name] for name in Member._fields[1:8]),
-        *(instance[name] for name in Member._fields[8:25]),
+        *(instance[name] for name in Member._fields[8:26]),
         instance.episode.label("current"),
     ]
     query = sa.select(*columns).join(alert_instances, instance.key == episodes.c.instance)

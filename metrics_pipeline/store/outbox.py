@@ -15,12 +15,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from metrics_pipeline.store.bulk import chunks, write_columns
-from metrics_pipeline.store.records import DeliveryRow, NewNotification, OutboxRow, Told
+from metrics_pipeline.store.records import FORWARDED, DeliveryRow, NewNotification, OutboxRow, Told
 from metrics_pipeline.store.tables import deliveries, outbox, outbox_follows
 
 WAITING = ("queued", "leased")
-FORWARDED = " → "
-"""In keys and groups of what was forwarded: between the one who did not get it and the one who stands in."""
 
 
 def enqueue(connection: Connection, rows: Iterable[NewNotification]) -> None:
@@ -106,7 +104,9 @@ def release(connection: Connection, owners: Collection[str]) -> None:
 
 def record_sent(connection: Connection, row: OutboxRow, *, answer: str, now: datetime) -> bool:
     """Mark a leased row as sent and record the channel's answer; False when the lease was lost meanwhile."""
-    values = {"state": "sent", "sent_at": now, "last_error": None, "about": None}
+    values: dict[str, object] = {"state": "sent", "sent_at": now, "last_error": None}
+    if not row.is_forwarded:
+        values["about"] = sa.null()  # what stands in for another keeps it until the end: `forwarded_to`
     return _record(connection, row, values, outcome="sent", answer=answer, now=now)
 
 
@@ -134,40 +134,45 @@ def record_dead(connection: Connection, row: OutboxRow, *, error: str, now: date
 def forward(
     connection: Connection, row: OutboxRow, payload: dict[str, Any], receivers: Collection[str], *, now: datetime
 ) -> None:
-    """Queue a notification that did not get through, for those who stand in; what was forwarded is not forwarded again."""
-    if FORWARDED in row.group_key:
+    """Queue a notification that did not get through, for those who stand in; nothing is forwarded twice, or again."""
+    if row.is_forwarded:
         return
+    keys = {f"{row.key}{FORWARDED}{receiver}": receiver for receiver in receivers if receiver != row.receiver}
+    known: set[str] = set(connection.execute(sa.select(outbox.c.key).where(outbox.c.key.in_(list(keys)))).scalars())
     enqueue(
         connection,
         [
             NewNotification(
-                key=f"{row.key}{FORWARDED}{receiver}",
+                key=key,
                 receiver=receiver,
-                group_key=forwarded_group(row),
+                group_key=f"{row.group_key}{FORWARDED}{row.receiver}",
                 sequence=row.sequence,
                 reason=row.reason,
                 tier=row.tier,
                 payload=payload,
                 created_at=now,
                 rule=row.rule,
+                about=row.about,
             )
-            for receiver in receivers
-            if receiver != row.receiver
+            for key, receiver in keys.items()
+            if key not in known
         ],
     )
 
 
-def forwarded_group(row: OutboxRow) -> str:
-    """The group in which those who stand in for this row's receiver are told."""
-    return f"{row.group_key}{FORWARDED}{row.receiver}"
-
-
 def forwarded_to(connection: Connection, row: OutboxRow) -> set[str]:
-    """Who stands in for this row's receiver and was told of a beginning that has no end yet."""
-    group = forwarded_group(row)
-    newest = sa.select(sa.func.max(outbox.c.id)).where(outbox.c.group_key == group).group_by(outbox.c.receiver)
-    query = sa.select(outbox.c.receiver).where(outbox.c.id.in_(newest), outbox.c.reason != "all_resolved")
-    return set(connection.execute(query).scalars())
+    """Who stood in for this row's receiver when that was to be told of an alert which ends in this row."""
+    ended = {one.episode for one in row.told if one.change == "end"}
+    if not ended or row.is_forwarded:
+        return set()
+    stand_in = outbox.c.group_key.endswith(f"{FORWARDED}{row.receiver}", autoescape=True)
+    query = sa.select(outbox.c.receiver, outbox.c.about).where(stand_in, outbox.c.about.is_not(sa.null()))
+    found: set[str] = set()
+    for other in connection.execute(query):
+        told = [Told._make(one) for one in other.about]
+        if any(one.change != "end" and one.episode in ended for one in told):
+            found.add(other.receiver)
+    return found
 
 
 def postpone(connection: Connection, receivers: str, *, until: datetime) -> None:
@@ -210,10 +215,13 @@ class QueuedRow(NamedTuple):
 
 
 def recallable(connection: Connection) -> list[QueuedRow]:
-    """What is queued about alerts and certainly has not arrived, oldest first."""
+    """What is queued about alerts and certainly has not arrived, oldest first; what was forwarded stays."""
     columns = (outbox.c.key, outbox.c.receiver, outbox.c.group_key, outbox.c.reason, outbox.c.about)
     query = sa.select(*columns).where(
-        outbox.c.state == "queued", outbox.c.about.is_not(sa.null()), ~outbox.c.maybe_sent
+        outbox.c.state == "queued",
+        outbox.c.about.is_not(sa.null()),
+        ~outbox.c.maybe_sent,
+        ~outbox.c.group_key.contains(FORWARDED),
     )
     rows = connection.execute(query.order_by(outbox.c.id))
     return [QueuedRow(row[0], row[1], row[2], row[3], [Told._make(one) for one in row[4]]) for row in rows]
@@ -321,3 +329,15 @@ def open_groups(connection: Connection, *, prefix: str) -> set[str]:
         sa.select(outbox.c.group_key).where(outbox.c.id.in_(newest), outbox.c.reason != "all_resolved")
     )
     return set(rows.scalars())
+
+
+def instances_told(connection: Connection, keys: Collection[str]) -> dict[str, list[str]]:
+    """Notification → the instances it lists, contributors and parts included."""
+    found: dict[str, list[str]] = {}
+    for some in chunks(keys):
+        rows = connection.execute(sa.select(outbox.c.key, outbox.c.payload).where(outbox.c.key.in_(some)))
+        for row in rows:
+            payload: dict[str, Any] = row.payload
+            lists = (payload.get(name) or () for name in ("slices", "contributors", "parts"))
+            found[row.key] = [one["instance"] for listed in lists for one in listed]
+    return found

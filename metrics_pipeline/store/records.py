@@ -6,7 +6,7 @@ Named tuples, because one tick may read and write a hundred thousand of them.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 State = Literal["ok", "pending", "firing", "recovering", "no_data"]
 Tier = Literal["none", "yellow", "red"]
@@ -214,6 +214,10 @@ class Told(NamedTuple):
         return self.episode.rpartition("@")[0]
 
 
+FORWARDED: Final = " → "
+"""In keys and groups of what was forwarded: before the one who stands in, and before the one who did not get it."""
+
+
 class OutboxRow(NamedTuple):
     """One notification to one receiver."""
 
@@ -236,9 +240,14 @@ class OutboxRow(NamedTuple):
     sent_at: datetime | None
     rule: str = ""
     about: list[list[str]] | None = None
-    """The fields of a `Told` for each alert it tells of; None: of no alert, or sent."""
+    """The fields of a `Told` for each alert it tells of; None: of no alert, or sent (what was forwarded keeps them)."""
     maybe_sent: bool = False
     """An attempt ended without the other side's word: it may have got the message."""
+
+    @property
+    def is_forwarded(self) -> bool:
+        """Whether it goes to somebody who stands in for another."""
+        return FORWARDED in self.group_key
 
     @property
     def told(self) -> list[Told]:

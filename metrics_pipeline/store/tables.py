@@ -369,3 +369,135 @@ episode_marks = sa.Table(
     sa.Column("until", Instant, nullable=False),
     comment="Acknowledgements and snoozes; they end with their time or with their episode.",
 )
+
+audit_log = sa.Table(
+    "audit_log",
+    metadata,
+    sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("at", Instant, nullable=False, index=True),
+    _text("actor", index=True),
+    _text("action", index=True),
+    _text("subject", index=True),
+    _text("slice"),
+    _text("door"),
+    _text("origin"),
+    _text("outcome"),
+    sa.Column("details", sa.JSON, nullable=False),
+    _text("previous"),
+    _text("hash"),
+    comment="Who did what to what, by which door, from where; append-only, each row carries the hash of the one before.",
+)
+
+audit_checkpoints = sa.Table(
+    "audit_checkpoints",
+    metadata,
+    sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=False),
+    _text("hash"),
+    sa.Column("at", Instant, nullable=False),
+    comment="The last row of the audit log that retention removed; the log goes on from its hash.",
+)
+
+metric_versions = sa.Table(
+    "metric_versions",
+    metadata,
+    _text("metric", primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    _text("version"),
+    _text("digest"),
+    sa.Column("effective_from", sa.Date),
+    sa.Column("definition", sa.JSON, nullable=False),
+    sa.Column("diff", sa.JSON, nullable=False),
+    _text("who"),
+    sa.Column("at", Instant, nullable=False),
+    _text("why"),
+    sa.Column("proposal", sa.Integer),
+    sa.Column("approved_by", sa.Text),
+    comment="Every version of every metric: formula, inputs, targets, owner and texts; who, when, why, approved by whom.",
+)
+
+metric_proposals = sa.Table(
+    "metric_proposals",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    _text("metric", index=True),
+    _text("state", index=True),
+    sa.Column("changes", sa.JSON, nullable=False),
+    _text("base"),
+    sa.Column("definition", sa.JSON, nullable=False),
+    sa.Column("diff", sa.JSON, nullable=False),
+    _text("version"),
+    sa.Column("effective_from", sa.Date, nullable=False),
+    _text("who"),
+    sa.Column("at", Instant, nullable=False),
+    _text("why"),
+    sa.Column("decided_by", sa.Text),
+    sa.Column("decided_at", Instant),
+    _text("note"),
+    sa.Column("applied_by", sa.Text),
+    sa.Column("applied_at", Instant),
+    comment="Changes of metrics that somebody proposed: what, why, from when, and what became of them.",
+)
+
+access_policy = sa.Table(
+    "access_policy",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    _text("enabled_by"),
+    sa.Column("enabled_at", Instant, nullable=False),
+    comment="One row while the policy is on; none while the installation is open.",
+)
+
+access_people = sa.Table(
+    "access_people",
+    metadata,
+    _text("id", primary_key=True),
+    _text("name_zh"),
+    _text("name_en"),
+    _text("source"),
+    comment="Who can be given something; ids are those of _people.yml.",
+)
+
+access_memberships = sa.Table(
+    "access_memberships",
+    metadata,
+    _text("person", primary_key=True),
+    _text("kind", primary_key=True),
+    _text("of", primary_key=True),
+    _text("source"),
+    comment="Who is in which position (team) or business line.",
+)
+
+access_grants = sa.Table(
+    "access_grants",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    _text("subject_kind"),
+    _text("subject"),
+    _text("actions"),
+    _text("selectors"),
+    _text("slices"),
+    _text("level"),
+    sa.Column("starts_at", Instant),
+    sa.Column("expires_at", Instant),
+    _text("granted_by"),
+    sa.Column("granted_at", Instant, nullable=False),
+    _text("reason"),
+    sa.Column("revoked_at", Instant),
+    sa.Column("revoked_by", sa.Text),
+    sa.Index("ix_access_grants_subject_kind_subject", "subject_kind", "subject"),
+)
+
+api_tokens = sa.Table(
+    "api_tokens",
+    metadata,
+    _text("id", primary_key=True),
+    _text("person", index=True),
+    _text("name"),
+    _text("digest"),
+    _text("created_by"),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("expires_at", Instant),
+    sa.Column("revoked_at", Instant),
+    sa.Column("revoked_by", sa.Text),
+    comment="Tokens of the HTTP API: whom they act as, and a hash of the secret; the secret itself is nowhere.",
+)

@@ -1,4 +1,7 @@
-"""Stores for tests: a new SQLite file, or a database of its own on the PostgreSQL of this machine."""
+"""Stores for tests: a new SQLite file, or a database of its own on the PostgreSQL of this machine.
+
+A test kills processes, never the machine, so no commit has to wait for the disk.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -20,6 +24,12 @@ POSTGRES = os.environ.get("METRICS_TEST_POSTGRES", "postgresql+psycopg2://postgr
 @contextmanager
 def sqlite_store(folder: Path) -> Iterator[Store]:
     store = open_url(f"sqlite:///{folder / 'store.db'}")
+    store.close()
+
+    @sa.event.listens_for(store.engine, "connect")
+    def _without_waiting_for_the_disk(connection: Any, _record: Any) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+
     try:
         yield store
     finally:
@@ -34,7 +44,6 @@ def postgres_url() -> Iterator[str]:
         admin = sa.create_engine(POSTGRES, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 3})
         with admin.connect() as connection:
             connection.execute(sa.text(f"CREATE DATABASE {name}"))
-            # A test kills clients, never the server: no commit has to wait for the disk.
             connection.execute(sa.text(f"ALTER DATABASE {name} SET synchronous_commit = off"))
     except ModuleNotFoundError as error:
         pytest.skip(f"no PostgreSQL driver: {error.name} is not installed")
