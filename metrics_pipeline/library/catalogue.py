@@ -9,23 +9,41 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from metrics_pipeline.library.definitions import (
     SEMANTIC_FILE,
+    Conversion,
     DefinitionError,
     Definitions,
     Measure,
     MetricDefinition,
     Problem,
     SemanticModel,
+    Words,
     dimensions_of,
     read_definitions,
 )
+from metrics_pipeline.library.formula import (
+    FormulaError,
+    Input,
+    Node,
+    Operation,
+    Polynomial,
+    atom,
+    divisors,
+    formula_text,
+    input_names,
+    linear_parts,
+    parse_formula,
+    polynomial,
+)
+from metrics_pipeline.library.spans import VersionSpan, boundaries, joined, version_on, versions_within
 from metrics_pipeline.sources.source import Absence, SourceInfo
 
 Grain = Literal["day", "hour"]
@@ -46,6 +64,10 @@ class Metric:
     definition_zh: str
     formula: str
     """The formula in metric ids or, for a leaf, the aggregate and its fact."""
+    denominator: str
+    """What is divided by, in metric ids; empty = nothing is."""
+    clocks: tuple[Words, ...]
+    """By which times its events are put into periods, in the order of its inputs."""
     inputs: tuple[str, ...]
     unit: str
     direction: str
@@ -62,8 +84,12 @@ class Metric:
     """Slices by hour; () = no hourly table."""
     is_counted: bool
     """A count or an amount: where a complete period has no row for a slice, it was 0."""
-    is_additive: bool
-    """May be summed over slices of one dimension (a distinct count, a ratio or a stock level over days may not)."""
+    sums_over_days: bool
+    """Its days may be added up (those of a distinct count, a ratio, a level or a moving sum may not)."""
+    sums_over: tuple[str, ...]
+    """Dimensions whose members may be added up to the total."""
+    settle_days: int
+    """So many days after a period it has its value: a conversion waits for its window."""
     tables: tuple[str, ...]
     """Raw tables whose completeness it needs."""
     requires: tuple[str, ...]
@@ -71,16 +97,52 @@ class Metric:
     dimension_columns: Mapping[str, tuple[str, ...]]
     """Dimension → raw columns it comes from."""
     version: str
-    """Hash over the definition and its inputs; values carry it."""
+    """Hash over the definition and its inputs; values of the newest periods carry it."""
     file: Path
     line: int
     absent: Absence | None = None
     """Why the installation's source cannot give it; None = present."""
+    spans: tuple[VersionSpan, ...] = ()
+    """Which version the values of which days carry, the oldest first; the last span is open and its version `version`."""
+    former: tuple[tuple[date, Metric], ...] = ()
+    """How it was defined before, the oldest first, each with the first day that it no longer is for."""
+
+    def version_on(self, day: date) -> str:
+        """The version of the values of a day."""
+        return version_on(self.spans, day)
+
+    def defined_on(self, day: date) -> Metric:
+        """The metric as it was defined for a day: formula, inputs and texts."""
+        return next((metric for until, metric in self.former if day < until), self)
+
+    @property
+    def text(self) -> str:
+        """Names, definition and formula in both languages as Markdown: what dbt's docs and Dagster's pages say of it."""
+        return "\n\n".join(
+            [
+                f"**{self.name_zh} · {self.name_en}** ({self.role})",
+                self.definition_zh,
+                self.definition_en,
+                f"`{self.id} = {self.formula}`",
+            ]
+        )
+
+    @property
+    def all_slices(self) -> tuple[str, ...]:
+        """Slices by day that some period has: those of former definitions, too."""
+        return tuple(
+            dict.fromkeys(name for one in (self, *(metric for _, metric in self.former)) for name in one.slices)
+        )
 
     @property
     def role(self) -> str:
         """PI, KPI or KGI."""
         return _ROLES[self.layer]
+
+    @property
+    def is_additive(self) -> bool:
+        """May be summed over the members of each of its dimensions."""
+        return set(self.sums_over) == {name for slice_ in self.slices for name in dimensions_of(slice_)}
 
     @property
     def grains(self) -> tuple[Grain, ...]:
@@ -103,9 +165,16 @@ class Catalogue:
     definitions: Definitions
 
     @classmethod
-    def read(cls, project_dir: Path) -> Catalogue:
-        """Read and resolve the definitions of a dbt project. Raises `DefinitionError` with all problems."""
-        definitions = read_definitions(project_dir)
+    def read(cls, project_dir: Path, drafts: Mapping[Path, str | None] | None = None) -> Catalogue:
+        """Read and resolve the definitions of a dbt project, `drafts` (path → text, None = removed) in their place.
+
+        Raises `DefinitionError` with all problems.
+        """
+        return cls.of(read_definitions(project_dir, drafts))
+
+    @classmethod
+    def of(cls, definitions: Definitions) -> Catalogue:
+        """Resolve definitions, of whatever source. Raises `DefinitionError` with all problems."""
         return cls(_Resolver(definitions).resolve(), definitions)
 
     def for_source(self, info: SourceInfo) -> Catalogue:
@@ -115,16 +184,10 @@ class Catalogue:
             absent = _absence(metric, info) or next(
                 (narrowed[name].absent for name in metric.inputs if narrowed[name].absent), None
             )
-            missing = {
-                dimension
-                for dimension, columns in metric.dimension_columns.items()
-                if any(_is_absent(column, info) for column in columns)
-            }
             narrowed[metric.id] = replace(
-                metric,
+                _narrowed(metric, info),
                 absent=absent,
-                slices=_without(metric.slices, missing),
-                hour_slices=_without(metric.hour_slices, missing),
+                former=tuple((until, _narrowed(one, info)) for until, one in metric.former),
             )
         return Catalogue(narrowed, self.definitions)
 
@@ -136,6 +199,87 @@ class Catalogue:
             for name in metric.inputs:
                 users[name].append(metric.id)
         return {name: tuple(found) for name, found in users.items()}
+
+    @cached_property
+    def written(self) -> Mapping[str, MetricDefinition]:
+        """Metric → its definition as it is written."""
+        return {definition.id: definition for definition in self.definitions.metrics}
+
+    @cached_property
+    def polynomials(self) -> Mapping[str, Polynomial]:
+        """Metric → its formula multiplied out down to leaves: equal for two metrics that mean the same."""
+        found: dict[str, Polynomial] = {}
+        for name in self.metrics:
+            found[name] = _unfolded(self.written[name], found)
+        return found
+
+    def upstream(self, metric_id: str) -> tuple[str, ...]:
+        """All metrics that a metric is made of, nearest first."""
+        return _reach(metric_id, {name: metric.inputs for name, metric in self.metrics.items()})
+
+    def users(self, metric_id: str) -> tuple[str, ...]:
+        """All metrics that would change with a metric, nearest first."""
+        return _reach(metric_id, self.downstream)
+
+
+def formula_of(definition: MetricDefinition) -> Node | None:
+    """The formula of a ratio or a derived metric, over the columns of its terms; None for other kinds.
+
+    Raises `FormulaError`.
+    """
+    match definition.kind:
+        case "ratio":
+            return Operation("/", Input(definition.numerator or ""), Input(definition.denominator or ""))
+        case "derived":
+            return parse_formula(definition.expression or "")
+        case _:
+            return None
+
+
+def _unfolded(definition: MetricDefinition, known: Mapping[str, Polynomial]) -> Polynomial:
+    match definition.kind:
+        case "simple":
+            return atom(definition.id)
+        case "conversion":
+            return atom(definition.id)
+        case "cumulative":
+            return atom(f"{definition.measure}[{definition.window_days} days]")
+        case "derived":
+            columns = {term.column: _earlier(known[term.name], term.days_before) for term in definition.terms}
+        case _:
+            columns = {name: known[name] for name in (definition.numerator, definition.denominator) if name}
+    node = formula_of(definition)
+    try:
+        return polynomial(node, columns) if node else atom(definition.id)
+    except FormulaError:
+        return atom(definition.id)  # too large to be compared: equal to nothing else
+
+
+def _earlier(terms: Polynomial, days: int) -> Polynomial:
+    """The same, of so many days before."""
+    if not days:
+        return terms
+    return {tuple((f"{name}@-{days}d", power) for name, power in key): value for key, value in terms.items()}
+
+
+def _reach(start: str, edges: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """What can be reached from `start`, breadth first, without `start`."""
+    found: dict[str, None] = {}
+    ring = list(edges[start])
+    while ring:
+        found.update(dict.fromkeys(ring))
+        ring = [name for known in ring for name in edges[known] if name not in found]
+    return tuple(found)
+
+
+def _narrowed(metric: Metric, info: SourceInfo) -> Metric:
+    """Without the slices that the source does not know."""
+    missing = {
+        dimension
+        for dimension, columns in metric.dimension_columns.items()
+        if any(_is_absent(column, info) for column in columns)
+    }
+    return replace(metric, slices=_without(metric.slices, missing), hour_slices=_without(metric.hour_slices, missing))
 
 
 def _without(slices: tuple[str, ...], missing: set[str]) -> tuple[str, ...]:
@@ -183,22 +327,70 @@ class _Resolver:
             if metric.id in seen:
                 yield _problem(metric, f"metric {metric.id!r} is defined twice", "Keep one definition")
             seen[metric.id] = metric
-            if metric.kind in {"simple", "cumulative"} and metric.measure not in self._measures:
-                known = ", ".join(sorted(self._measures))
-                yield _problem(metric, f"unknown measure {metric.measure!r}", f"Use one of: {known}")
-                continue
-            if metric.kind == "cumulative" and metric.measure not in self._simple_by_measure:
-                yield _problem(metric, f"measure {metric.measure!r} has no simple metric", "Define the simple metric")
-            for name in self._input_ids(metric):
-                if name not in self._by_id:
-                    yield _problem(metric, f"unknown metric {name!r}", "Name a metric of models/<layer>/")
-                elif _LAYER_ORDER[self._by_id[name].layer] > _LAYER_ORDER[metric.layer]:
-                    yield _problem(
-                        metric,
-                        f"uses {name!r} of the higher layer {self._by_id[name].layer}",
-                        "Build only on the same or a lower layer",
-                    )
+            for one in _definitions(metric):
+                yield from self._problems_of(one)
         yield from self._cycles()
+
+    def _problems_of(self, metric: MetricDefinition) -> Iterable[Problem]:
+        unknown = [name for name in _measures_of(metric) if name not in self._measures]
+        for name in unknown:
+            known = ", ".join(sorted(self._measures))
+            yield _problem(metric, f"unknown measure {name!r}", f"Use one of: {known}")
+        if unknown:
+            return
+        if metric.kind == "cumulative":
+            yield from self._cumulative_problems(metric)
+        if metric.kind == "conversion":
+            yield from self._conversion_problems(metric)
+        if metric.kind == "derived":
+            yield from _formula_problems(metric)
+        for name in self._input_ids(metric):
+            if name not in self._by_id:
+                yield _problem(metric, f"unknown metric {name!r}", "Name a metric of models/<layer>/")
+            elif _LAYER_ORDER[self._by_id[name].layer] > _LAYER_ORDER[metric.layer]:
+                yield _problem(
+                    metric,
+                    f"uses {name!r} of the higher layer {self._by_id[name].layer}",
+                    "Build only on the same or a lower layer",
+                )
+
+    def _cumulative_problems(self, metric: MetricDefinition) -> Iterable[Problem]:
+        _, measure = self._measures[metric.measure or ""]
+        if metric.measure not in self._simple_by_measure:
+            yield _problem(metric, f"measure {metric.measure!r} has no simple metric", "Define the simple metric")
+        if measure.agg == "count_distinct" or measure.non_additive_dimension:
+            what = "a distinct count" if measure.agg == "count_distinct" else "a level at the end of a day"
+            yield _problem(metric, f"{measure.name!r} is {what}, its days cannot be summed", "Sum a count or an amount")
+
+    def _conversion_problems(self, metric: MetricDefinition) -> Iterable[Problem]:
+        conversion = metric.conversion
+        if conversion is None:
+            return
+        if self._by_id[metric.id].former:
+            yield _problem(metric, "the definition of a conversion cannot change on a day", "Define a new metric")
+        if metric.layer != "base":
+            yield _problem(
+                metric, "a conversion is counted from facts", "Put it into base, and a ratio of it higher up"
+            )
+        (base, first), (other, second) = (
+            self._measures[name] for name in (conversion.base_measure, conversion.conversion_measure)
+        )
+        for model in (base, other):
+            if conversion.entity not in model.entities:
+                yield _problem(
+                    metric,
+                    f"semantic model {model.name!r} has no entity {conversion.entity!r}",
+                    f"Use one that both have, or add it to {SEMANTIC_FILE}",
+                )
+            if model.key is None:
+                yield _problem(metric, f"semantic model {model.name!r} has no key", "Give it a primary entity")
+        for measure in (first, second):
+            if measure.agg not in {"count", "count_distinct"}:
+                yield _problem(metric, f"measure {measure.name!r} is a {measure.agg}", "Convert what is counted")
+        if conversion.base_measure not in self._simple_by_measure:
+            yield _problem(
+                metric, f"measure {conversion.base_measure!r} has no simple metric", "Define the simple metric"
+            )
 
     def _cycles(self) -> Iterable[Problem]:
         done: set[str] = set()
@@ -211,8 +403,9 @@ class _Resolver:
                 return
             if name in done or name not in self._by_id:
                 return
-            for source in self._input_ids(self._by_id[name]):
-                yield from visit(source, (*path, name))
+            for definition in _definitions(self._by_id[name]):
+                for source in self._input_ids(definition):
+                    yield from visit(source, (*path, name))
             done.add(name)
 
         for name in self._by_id:
@@ -233,29 +426,86 @@ class _Resolver:
     def _metric(self, name: str) -> Metric:
         if name not in self._resolved:
             definition = self._by_id[name]
-            self._resolved[name] = (
-                self._leaf(definition) if definition.kind == "simple" else self._composite(definition)
+            pieces: list[tuple[date | None, Metric]] = []
+            start = date.min
+            for until, one in (*definition.former, (None, definition)):
+                pieces.append((until, self._defined(one, start, until)))
+                start = until or date.max
+            metric = pieces[-1][1]
+            self._resolved[name] = replace(
+                metric,
+                spans=joined(span for _, piece in pieces for span in piece.spans),
+                former=tuple((until, piece) for until, piece in pieces if until is not None),
             )
         return self._resolved[name]
 
-    def _leaf(self, definition: MetricDefinition) -> Metric:
+    def _defined(self, definition: MetricDefinition, start: date, until: date | None) -> Metric:
+        """The metric as this definition has it for the days [start, until), with the versions of these days."""
+        if definition.kind in {"simple", "conversion"}:
+            metric, of_fact = (
+                self._conversion(definition, definition.conversion) if definition.conversion else self._leaf(definition)
+            )
+            version = _version(definition, metric.formula, of_fact)
+            return replace(metric, version=version, spans=(VersionSpan(until, version),))
+        metric = self._composite(definition)
+        inputs = [self._resolved[name] for name in metric.inputs]
+        reach = reach_days(definition)
+        cuts = {day for source in inputs for day in boundaries(source.spans, reach)}
+        starts = [start, *sorted(day for day in cuts if start < day and (until is None or day < until))]
+        spans = []
+        for first, end in zip(starts, [*starts[1:], until], strict=True):
+            seen = date.fromordinal(max(first.toordinal() - reach, 1))
+            of_inputs = [(source.id, *versions_within(source.spans, seen, first)) for source in inputs]
+            spans.append(VersionSpan(end, _version(definition, metric.formula, of_inputs)))
+        return replace(metric, version=spans[-1].version, spans=joined(spans))
+
+    def _leaf(self, definition: MetricDefinition) -> tuple[Metric, object]:
+        """The metric, and what else than its formula makes its version."""
         model, measure = self._measures[definition.measure or ""]
         cube = model.cube
         is_distinct = measure.agg == "count_distinct"
         slices = (cube.distinct_slices or cube.slices) if is_distinct else cube.slices
-        return _build(
+        metric = _build(
             definition,
             formula=_leaf_formula(model, measure),
             inputs=(),
             slices=slices,
             hour_slices=() if is_distinct else cube.hour_slices,
             is_counted=True,
-            is_additive=not is_distinct,
+            sums_over_days=not is_distinct and measure.non_additive_dimension is None,
+            sums_over=cube.disjoint.get(measure.name, ()) if is_distinct else tuple(cube.columns),
             tables=cube.tables,
             requires=cube.requires.get(measure.name, ()),
             dimension_columns={name: (column,) for name, column in cube.columns.items()},
-            inputs_hash=(measure.model_dump(), model.fact, model.local_clock, self._fact_hash(model.fact)),
+            clocks=(cube.clock_name,),
         )
+        return metric, (_computed(measure), model.fact, model.local_clock, self._fact_hash(model.fact))
+
+    def _conversion(self, definition: MetricDefinition, conversion: Conversion) -> tuple[Metric, object]:
+        """A leaf as well: it belongs to the base event, by its clock and its dimensions."""
+        (base, first), (other, second) = (
+            self._measures[name] for name in (conversion.base_measure, conversion.conversion_measure)
+        )
+        requires = (*base.cube.requires.get(first.name, ()), *other.cube.requires.get(second.name, ()))
+        is_each_once = second.agg == "count" or second.expr == base.key
+        metric = _build(
+            definition,
+            formula=f"{_leaf_formula(other, second)} within {conversion.window_days} days of {first.name}, "
+            f"by {conversion.entity} and {base.local_clock}",
+            inputs=(),
+            slices=base.cube.slices,
+            hour_slices=(),
+            is_counted=True,
+            sums_over_days=is_each_once,
+            sums_over=tuple(base.cube.columns) if is_each_once else (),
+            tables=tuple(dict.fromkeys((*base.cube.tables, *other.cube.tables))),
+            requires=tuple(dict.fromkeys(requires)),
+            dimension_columns={name: (column,) for name, column in base.cube.columns.items()},
+            clocks=(base.cube.clock_name,),
+            settle_days=conversion.window_days,
+        )
+        made_of = [(m.fact, m.local_clock, self._fact_hash(m.fact)) for m in (base, other)]
+        return metric, (conversion.model_dump(), _computed(first), _computed(second), made_of)
 
     def _composite(self, definition: MetricDefinition) -> Metric:
         inputs = [self._metric(name) for name in self._input_ids(definition)]
@@ -265,20 +515,25 @@ class _Resolver:
             for dimension, found in source.dimension_columns.items():
                 columns[dimension] = tuple(dict.fromkeys((*columns.get(dimension, ()), *found)))
         is_hourly = "hourly" in definition.meta.refresh
+        node = formula_of(definition)
+        is_sum = node is None or _is_sum(node)
         return _build(
             definition,
-            formula=_composite_formula(definition),
+            formula=_composite_formula(definition, node),
+            denominator=", ".join(formula_text(one, _dated(definition)) for one in divisors(node)) if node else "",
             inputs=tuple(source.id for source in inputs),
             slices=tuple(s for s in first.slices if all(s in other.slices for other in rest)),
             hour_slices=tuple(s for s in first.hour_slices if all(s in other.hour_slices for other in rest))
             if is_hourly
             else (),
             is_counted=definition.kind == "cumulative",
-            is_additive=all(source.is_additive for source in inputs) and _is_sum(definition),
+            sums_over_days=is_sum and definition.kind != "cumulative" and all(one.sums_over_days for one in inputs),
+            sums_over=tuple(d for d in first.sums_over if is_sum and all(d in one.sums_over for one in rest)),
             tables=tuple(dict.fromkeys(table for source in inputs for table in source.tables)),
             requires=tuple(dict.fromkeys(column for source in inputs for column in source.requires)),
             dimension_columns=columns,
-            inputs_hash=[(source.id, source.version) for source in inputs],
+            clocks=tuple(dict.fromkeys(clock for source in inputs for clock in source.clocks)),
+            settle_days=max(source.settle_days for source in inputs),
         )
 
     def _fact_hash(self, fact: str) -> str:
@@ -298,12 +553,16 @@ def _build(
     slices: tuple[str, ...],
     hour_slices: tuple[str, ...],
     is_counted: bool,
-    is_additive: bool,
+    sums_over_days: bool,
+    sums_over: tuple[str, ...],
     tables: tuple[str, ...],
     requires: tuple[str, ...],
     dimension_columns: Mapping[str, tuple[str, ...]],
-    inputs_hash: object,
+    clocks: tuple[Words, ...],
+    denominator: str = "",
+    settle_days: int = 0,
 ) -> Metric:
+    """Without its version, which follows from its inputs."""
     meta = definition.meta
     if meta.slices is not None:
         slices = tuple(name for name in slices if name in meta.slices)
@@ -318,6 +577,8 @@ def _build(
         definition_en=definition.description,
         definition_zh=meta.definition_zh,
         formula=formula,
+        denominator=denominator,
+        clocks=clocks,
         inputs=inputs,
         unit=meta.unit,
         direction=meta.direction,
@@ -331,14 +592,35 @@ def _build(
         slices=slices,
         hour_slices=hour_slices if "hourly" in meta.refresh else (),
         is_counted=is_counted,
-        is_additive=is_additive,
+        sums_over_days=sums_over_days,
+        sums_over=tuple(name for name in sums_over if name in used),
+        settle_days=settle_days,
         tables=tables,
         requires=requires,
         dimension_columns={name: columns for name, columns in dimension_columns.items() if name in used},
-        version=_digest([definition.kind, formula, definition.window_days, inputs_hash])[:12],
+        version="",
         file=definition.file,
         line=definition.line,
     )
+
+
+def _version(definition: MetricDefinition, formula: str, made_of: object) -> str:
+    return _digest([definition.kind, formula, definition.window_days, made_of])[:12]
+
+
+def reach_days(definition: MetricDefinition) -> int:
+    """How many days before its own a value looks at."""
+    return max((definition.window_days or 1) - 1, *(term.days_before for term in definition.terms), 0)
+
+
+def _definitions(metric: MetricDefinition) -> tuple[MetricDefinition, ...]:
+    """What it was and what it is."""
+    return (*(former for _, former in metric.former), metric)
+
+
+def _computed(measure: Measure) -> dict[str, str]:
+    """What of a measure makes its values."""
+    return measure.model_dump(include={"name", "agg", "expr"})
 
 
 def _leaf_formula(model: SemanticModel, measure: Measure) -> str:
@@ -346,21 +628,54 @@ def _leaf_formula(model: SemanticModel, measure: Measure) -> str:
     return f"{aggregate} of {model.fact} by {model.local_clock}"
 
 
-def _composite_formula(definition: MetricDefinition) -> str:
-    match definition.kind:
-        case "ratio":
-            return f"{definition.numerator} / {definition.denominator}"
-        case "cumulative":
-            return f"sum of {definition.measure} over {definition.window_days} days"
-        case _:
-            return definition.expression or ""
+def _composite_formula(definition: MetricDefinition, node: Node | None) -> str:
+    if node is None:
+        return f"sum of {definition.measure} over {definition.window_days} days"
+    if definition.kind == "ratio":
+        return f"{definition.numerator} / {definition.denominator}"
+    return formula_text(node, _dated(definition))
 
 
-def _is_sum(definition: MetricDefinition) -> bool:
-    """A cumulative metric, or a derived one that only adds and subtracts its inputs."""
-    if definition.kind == "cumulative":
-        return True
-    return definition.kind == "derived" and re.fullmatch(r"[\w\s+-]+", definition.expression or "") is not None
+def _dated(definition: MetricDefinition) -> Callable[[str], str]:
+    """Column of a formula → what it is: a metric's id, and of how many days before."""
+    names = {
+        term.column: f"{term.name}[{term.days_before} days before]" if term.days_before else term.name
+        for term in definition.terms
+    }
+    return lambda column: names.get(column, column)
+
+
+def _is_sum(node: Node) -> bool:
+    """Whether it is a weighted sum of its inputs: then it may be summed wherever all of them may."""
+    columns = {name: atom(name) for name in input_names(node)}
+    try:
+        return linear_parts(polynomial(node, columns)) is not None
+    except FormulaError:
+        return False
+
+
+def _measures_of(metric: MetricDefinition) -> tuple[str, ...]:
+    """The measures that a definition names."""
+    if metric.conversion is not None:
+        return metric.conversion.base_measure, metric.conversion.conversion_measure
+    return (metric.measure,) if metric.measure is not None else ()
+
+
+def _formula_problems(metric: MetricDefinition) -> Iterable[Problem]:
+    try:
+        used = input_names(parse_formula(metric.expression or ""))
+    except FormulaError as error:
+        yield _problem(metric, f"`expr`: {error}", "Mend the formula")
+        return
+    columns = [term.column for term in metric.terms]
+    for name in sorted({name for name in columns if columns.count(name) > 1}):
+        yield _problem(metric, f"two inputs are called {name!r}", "Give one of them an `alias`")
+    for name in used:
+        if name not in columns:
+            yield _problem(metric, f"`expr` uses {name!r}, which `metrics` does not list", "Add it there")
+    for name in columns:
+        if name not in used:
+            yield _problem(metric, f"`metrics` lists {name!r}, which `expr` does not use", "Take it out")
 
 
 def _problem(metric: MetricDefinition, message: str, mend: str) -> Problem:

@@ -181,3 +181,95 @@ def test_a_new_composite_is_one_yaml_file(project: Path) -> None:
     sql = generated_files(catalogue)[project / "models/operational/service_score.sql"]
     assert "ref('complaint_rate')" in sql
     assert catalogue.downstream["complaint_rate"] == ("service_score",)
+
+
+def test_what_may_be_summed_is_derived_from_the_measures(catalogue: Catalogue) -> None:
+    metrics = catalogue.metrics
+    days = {name for name, metric in metrics.items() if metric.sums_over_days}
+    assert {"paid_amount", "gmv", "orders_paid", "gross_profit", "orders_paid_within_day"} <= days
+    assert not days & {"stock_on_hand", "buyers", "units_sold_28d", "refund_rate", "order_health", "gmv_growth_7d"}
+    assert metrics["stock_on_hand"].sums_over == ("category", "warehouse", "sku")
+    assert metrics["active_skus"].sums_over == ("category",)
+    assert metrics["buyers"].sums_over == ()
+    assert "region" in metrics["units_sold_28d"].sums_over
+    assert not metrics["arpu"].sums_over
+
+
+def test_a_constant_in_a_sum_is_not_additive(project: Path) -> None:
+    edit(project, "gross_profit", "- cost_of_goods\n", "- cost_of_goods - 5\n")
+    assert not Catalogue.read(project).metrics["gross_profit"].sums_over
+    edit(project, "gross_profit", "- cost_of_goods - 5", "- 0.5 * cost_of_goods")
+    assert Catalogue.read(project).metrics["gross_profit"].sums_over == ("region", "channel", "segment")
+
+
+def test_clock_and_denominator_follow_from_the_formula(catalogue: Catalogue) -> None:
+    rate = catalogue.metrics["refund_rate"]
+    assert rate.denominator == "orders_paid"
+    assert [(clock.en, clock.zh) for clock in rate.clocks] == [
+        ("refund time", "退款时间"),
+        ("payment time", "支付时间"),
+    ]
+    assert catalogue.metrics["stock_cover_days"].denominator == "units_sold_28d / 28.0"
+    assert catalogue.metrics["gmv_growth_7d"].denominator == "gmv[7 days before]"
+    assert not catalogue.metrics["gmv"].denominator
+
+
+def test_a_conversion_waits_for_its_window_and_so_does_what_is_made_of_it(catalogue: Catalogue) -> None:
+    assert catalogue.metrics["orders_paid_within_day"].settle_days == 1
+    assert catalogue.metrics["payment_within_day_rate"].settle_days == 1
+    assert catalogue.metrics["payment_conversion_rate"].settle_days == 0
+
+
+def test_another_offset_is_another_version(catalogue: Catalogue, project: Path) -> None:
+    edit(project, "gmv_growth_7d", "offset_window: 7 days", "offset_window: 14 days")
+    assert Catalogue.read(project).metrics["gmv_growth_7d"].version != catalogue.metrics["gmv_growth_7d"].version
+
+
+@pytest.mark.parametrize(
+    ("metric", "old", "new", "message"),
+    [
+        ("order_health", "refund_rate)", "refund_rate) -- all", "begins a comment in SQL"),
+        ("order_health", "0.6 *", "(select 1) *", "expected an operator"),
+        ("order_health", "0.4 * (1 - refund_rate)", "0.4", "lists 'refund_rate', which `expr` does not use"),
+        (
+            "order_health",
+            "(1 - refund_rate)",
+            "(1 - complaint_rate)",
+            "'complaint_rate', which `metrics` does not list",
+        ),
+        ("units_sold_28d", "measure: units_sold", "measure: buyers", "a distinct count, its days cannot be summed"),
+        ("units_sold_28d", "measure: units_sold", "measure: stock_on_hand", "a level at the end of a day"),
+        ("gmv_growth_7d", "7 days", "a week", "must be a number of days"),
+        ("gmv_growth_7d", ", alias: gmv_7d_before", "", "two inputs are called 'gmv'"),
+        ("orders_paid_within_day", "entity: order", "entity: session", "has no entity 'session'"),
+        ("orders_paid_within_day", "window: 1 day", "window: 9 days", "less than or equal to 3"),
+        ("orders_paid_within_day", "calculation: conversions", "calculation: conversion_rate", "must be conversions"),
+        (
+            "orders_paid_within_day",
+            "conversion_measure: orders_with_payment",
+            "conversion_measure: paid_amount",
+            "a sum",
+        ),
+        ("refund_rate", "      denominator: orders_paid\n", "", "a ratio metric needs `denominator`"),
+        (
+            "refund_rate",
+            "    type: ratio\n",
+            "    type: ratio\n    filter: region = '华北'\n",
+            "key 'filter' is not read",
+        ),
+        ("gmv", "type_params:\n", "type_params:\n      fill_nulls_with: 0\n", "key 'fill_nulls_with' is not read"),
+    ],
+)
+def test_a_definition_that_cannot_be_computed_is_refused(
+    project: Path, metric: str, old: str, new: str, message: str
+) -> None:
+    edit(project, metric, old, new)
+    with pytest.raises(DefinitionError, match=message) as caught:
+        Catalogue.read(project)
+    assert caught.value.problems[0].file.stem == metric
+
+
+def test_a_measure_that_only_conversions_use_is_in_no_cube(catalogue: Catalogue) -> None:
+    files = {path.stem: text for path, text in generated_files(catalogue).items() if path.suffix == ".sql"}
+    assert "orders_with_payment" not in files["cube_payments_distinct"]
+    assert 'measure="order_id"' in files["cube_orders_paid_within_day"]
