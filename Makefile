@@ -47,6 +47,7 @@ check: setup-dev  ## formatting, types, import contracts, SQL, generated files, 
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/metrics compile --check
+	$(BIN)/metrics library lint
 	$(BIN)/metrics rules lint
 	cd dbt_project && METRICS_BUILD_PATH=target/lint.duckdb ../$(BIN)/sqlfluff lint models
 

@@ -7,6 +7,7 @@ so two installations never meet.
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -15,7 +16,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+
+from metrics_pipeline.yaml_values import YAMLError, read_yaml
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,12 +26,26 @@ class SettingsError(ValueError):
     """A setting that cannot be used; the message names the file or variable and the mend."""
 
 
+def system_user() -> str:
+    """The name under which the operating system runs this process; no variable of the environment changes it."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container may run as a number without a name
+        return f"uid-{os.getuid()}"
+
+
 def _known_timezone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError):
         raise ValueError(f"unknown time zone {name!r}; use an IANA name such as Asia/Shanghai") from None
     return name
+
+
+def _dbt_project(folder: Path) -> Path:
+    if not (folder / "dbt_project.yml").is_file():
+        raise ValueError(f"{folder} is no dbt project (it has no dbt_project.yml); copy the folder dbt_project there")
+    return folder.resolve()
 
 
 class Installation(BaseModel):
@@ -62,7 +78,8 @@ class Settings(BaseModel):
     home: Path
     installation: Installation = Installation()
     rules_dir: Path = PROJECT_ROOT / "alert_rules"
-    dbt_project_dir: Path = PROJECT_ROOT / "dbt_project"
+    dbt_project_dir: Annotated[Path, AfterValidator(_dbt_project)] = PROJECT_ROOT / "dbt_project"
+    """The dbt project with the metric library; a copy of it may be composed in without touching the checkout."""
     store_url: SecretStr | None = None
     """SQLAlchemy URL of the operational store; default: SQLite below `home`."""
     late_days: int = 3
@@ -71,6 +88,8 @@ class Settings(BaseModel):
     """How many of its newest days a backfill builds slices by SKU for; nightly runs add to them (docs/operations.md)."""
     distinct_counts: Literal["exact", "approximate"] = "exact"
     """How visitors and buyers are counted; approximate = HyperLogLog, about 2 % error, a fraction of the work."""
+    personal_data: Literal["hash", "drop"] = "hash"
+    """What raw tables keep of personal data: a keyed hash, or nothing (docs/access.md)."""
     locale: Literal["zh", "en"] = "zh"
     """Language of messages: zh or en (the other language follows in every message where room allows)."""
     ui_url: str = "http://127.0.0.1:3000"
@@ -82,6 +101,12 @@ class Settings(BaseModel):
     email_from: str = "metrics@localhost"
     email_to: tuple[str, ...] = ()
     """Who gets alert emails until the routing of `_routes.yml` says otherwise."""
+    api_per_minute: int = Field(default=600, ge=1)
+    """How many requests a token of the HTTP API may make in a minute, in the long run (docs/api.md)."""
+    api_burst: int = Field(default=60, ge=1)
+    """How many of them at once."""
+    user: str = Field(default_factory=system_user, pattern=r"^\S+$")
+    """Who acts: an id of `_people.yml`; by default the user of the operating system."""
 
     @property
     def warehouse_dir(self) -> Path:
@@ -124,6 +149,11 @@ class Settings(BaseModel):
         return self.home / "channels.yml"
 
     @property
+    def audit_head_file(self) -> Path:
+        """How far the audit log reached and its last hash, kept apart from the log (docs/access.md)."""
+        return self.home / "audit.head"
+
+    @property
     def database_url(self) -> str:
         if self.store_url is not None:
             return self.store_url.get_secret_value()
@@ -136,16 +166,21 @@ class Settings(BaseModel):
 
 _ENV = {
     "METRICS_RULES_DIR": "rules_dir",
+    "METRICS_DBT_PROJECT": "dbt_project_dir",
     "METRICS_STORE_URL": "store_url",
     "METRICS_LATE_DAYS": "late_days",
     "METRICS_SKU_DAYS": "sku_days",
     "METRICS_DISTINCT": "distinct_counts",
+    "METRICS_PERSONAL_DATA": "personal_data",
     "METRICS_LOCALE": "locale",
     "METRICS_UI_URL": "ui_url",
     "METRICS_HEARTBEAT_URL": "heartbeat_url",
     "METRICS_SMTP_URL": "smtp_url",
     "METRICS_EMAIL_FROM": "email_from",
     "METRICS_EMAIL_TO": "email_to",
+    "METRICS_API_PER_MINUTE": "api_per_minute",
+    "METRICS_API_BURST": "api_burst",
+    "METRICS_USER": "user",
 }
 
 
@@ -202,7 +237,7 @@ def read_installation(home: Path) -> Installation:
     if not path.exists():
         return Installation()
     try:
-        return Installation.model_validate(YAML(typ="safe").load(path.read_text("utf-8")) or {})
+        return Installation.model_validate(read_yaml(path.read_text("utf-8")) or {})
     except (YAMLError, ValidationError) as error:
         raise SettingsError(f"{path}: {error}") from None
 

@@ -51,6 +51,15 @@ def test_a_bad_variable_is_named(tmp_path: Path, environ: dict[str, str], named:
         load_settings(environ)
 
 
+def test_another_dbt_project_can_be_named(tmp_path: Path) -> None:
+    environ = {"METRICS_HOME": str(tmp_path), "METRICS_DBT_PROJECT": str(tmp_path / "library")}
+    with pytest.raises(SettingsError, match=r"METRICS_DBT_PROJECT: .*no dbt_project.yml"):
+        load_settings(environ)
+    (tmp_path / "library").mkdir()
+    (tmp_path / "library" / "dbt_project.yml").write_text("name: mine\n")
+    assert load_settings(environ).dbt_project_dir == tmp_path / "library"
+
+
 @pytest.mark.parametrize("text", ["timezone: Mars/Olympus\n", "source: [\n", "colour: blue\n"])
 def test_a_bad_installation_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "installation.yml").write_text(text)

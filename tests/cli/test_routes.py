@@ -7,7 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from metrics_pipeline.cli import app
+from metrics_pipeline.cli.app import app
 from tests.routing.builders import write
 
 

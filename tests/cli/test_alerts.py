@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from metrics_pipeline.alerts import apply_verdicts
-from metrics_pipeline.cli import app
+from metrics_pipeline.cli.app import app
 from metrics_pipeline.settings import load_settings
 from metrics_pipeline.store import open_store
 from tests.alerts.builders import NOW, RECEIVERS, make_card, make_verdict
@@ -66,6 +66,17 @@ def test_show_tells_every_transition_with_its_reason_and_versions(home, key):
     assert [one["close_reason"] for one in story["episodes"]] == ["recover"]
 
 
+def test_a_rule_that_has_one_slice_only_is_shown_by_its_name(home):
+    [by_rule, by_key] = [json.loads(run("alerts", "show", key, "--json")[1]) for key in ("refund_rate_surge", INSTANCE)]
+    assert by_rule == by_key
+    store = open_store(load_settings())
+    other = make_verdict("ok", 5, member="华东")
+    apply_verdicts(store, [other], {"refund_rate_surge": make_card()}, receivers=RECEIVERS, now=NOW)
+    store.close()
+    code, _, err = run("alerts", "show", "refund_rate_surge")
+    assert (code, INSTANCE in err, "华东" in err) == (1, True, True)
+
+
 def test_show_speaks_to_people(home):
     code, out, _ = run("alerts", "show", INSTANCE)
     assert code == 0
@@ -81,7 +92,7 @@ def test_an_unknown_alert_is_told_with_its_neighbours(home):
     assert "metrics alerts list" in run("alerts", "show", "nothing")[2]
 
 
-def test_an_order_is_listed_assigned_and_closed(home):
+def test_an_order_is_listed_assigned_and_closed(home, monkeypatch):
     [listed] = json.loads(run("orders", "list", "--json")[1])
     number = str(listed["id"])
     assert (listed["episode"], listed["is_overdue"]) == (EPISODE, True)
@@ -95,6 +106,10 @@ def test_an_order_is_listed_assigned_and_closed(home):
     assert len(json.loads(run("orders", "list", "--all", "--json")[1])) == 1
     shown = json.loads(run("orders", "show", EPISODE, "--json")[1])
     assert [one["what"] for one in shown["events"]] == ["opened", "assigned", "closed"]
+    page = "http://127.0.0.1:3000/assets/operational/refund_rate?view=checks&checkDetail=refund_rate_surge"
+    assert shown["links"]["check"] == page
+    monkeypatch.setenv("COLUMNS", "80")
+    assert f"\ncheck: {page}\n" in run("orders", "show", EPISODE)[1]
     said = json.loads(run("alerts", "feedback", "--json")[1])
     assert said["rules"] == [{"rule": "refund_rate_surge", "useful": 0, "not_useful": 1, "reasons": {"false_alarm": 1}}]
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from metrics_pipeline.cli import app
+from metrics_pipeline.cli.app import app
 from tests.delivery.vendor_stub import Bot, VendorStub
 
 TOKEN = "abcdef0123456789abcdef0123456789"

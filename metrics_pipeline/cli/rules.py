@@ -1,21 +1,24 @@
 """`metrics rules`: check rule files, show a rule with where its keys come from, test rules, try them on history.
 
-Beside `cli.py`, which hangs it up; nothing heavy is imported before a verb runs.
+`app` hangs it up; nothing heavy is imported before a verb runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metrics_pipeline.cli_output import (
+from metrics_pipeline.cli.door import CliDoor, opened_door
+from metrics_pipeline.cli.output import (
     PROBLEM,
     JsonOption,
     fail,
+    in_order,
     nearest,
     parse_day,
     print_json,
@@ -28,6 +31,7 @@ from metrics_pipeline.settings import Settings, load_settings
 if TYPE_CHECKING:
     from metrics_pipeline.library.catalogue import Catalogue
     from metrics_pipeline.rules.load import Problem, RuleSet
+    from metrics_pipeline.rules.model import Rule
     from metrics_pipeline.rules.replay import Replay
     from metrics_pipeline.rules.seeds import Seeds
 
@@ -49,6 +53,7 @@ def rules_lint(
     from metrics_pipeline.rule_tests.night import STEPS
 
     settings = load_settings()
+    _for_authors(settings)
     folder = (directory or settings.rules_dir).resolve()
     found, catalogue, _ = _loaded(settings, folder)
     chosen = settings.model_copy(update={"rules_dir": folder})
@@ -98,13 +103,11 @@ def rules_show(
     """Show a rule as it is judged: every key, defaults included, and the file and line it comes from."""
     settings = load_settings()
     found, _, _ = _loaded(settings, settings.rules_dir)
-    known = {one.id: one for one in found.rules}
-    if rule not in known:
-        own = [str(problem) for problem in found.problems if problem.rule == rule]
-        if own:
-            fail("\n".join(own))
-        usage(f"there is no rule {rule!r}{nearest(rule, known)}")
-    chosen = known[rule]
+    with opened_door(settings) as door:
+        found = _seen(door, found)
+        if not door.is_open and all(one.id != rule for one in found.rules):
+            door.deny("read", rule)
+    chosen = _named(found, rule)
     rows = []
     for key, value in chosen.model_dump(mode="json", by_alias=True).items():
         if isinstance(value, dict) and key in ("labels", "annotations"):
@@ -139,6 +142,7 @@ def rules_test(
     from metrics_pipeline.rule_tests import find_test_files, run_file
 
     settings = load_settings()
+    _for_authors(settings)
     chosen = [path.resolve() for path in files or ()] or find_test_files(settings.rules_dir)
     if missing := [path for path in chosen if not path.is_file()]:
         usage(f"there is no file {missing[0]}; give files that end in .test.yml")
@@ -196,22 +200,21 @@ def rules_replay(  # noqa: PLR0917 - options of a command
     from metrics_pipeline.rules.composite import with_parts
     from metrics_pipeline.rules.replay import read_labels, replay
     from metrics_pipeline.rules.replay_page import replay_page
-    from metrics_pipeline.warehouse.read import Published
 
     settings = load_settings()
     start, end = parse_day(first, "--from"), parse_day(last, "--to")
     assert start is not None
     assert end is not None
-    if end < start:
-        usage(f"the days end ({end}) before they begin ({start})")
+    in_order(start, end)
     ruleset, _, seeds = _loaded(settings, settings.rules_dir)
-    known = {one.id: one for one in ruleset.rules}
-    for name in rule or ():
-        if name not in known:
-            usage(f"there is no rule {name!r}{nearest(name, known)}")
-    chosen = with_parts([known[name] for name in rule], ruleset.rules) if rule else list(ruleset.rules)
+    with opened_door(settings) as door:
+        door.require_export("rules.replay", html)
+        ruleset, published = _seen(door, ruleset), door.published()
+    chosen = with_parts([_named(ruleset, name) for name in rule], ruleset.rules) if rule else list(ruleset.rules)
+    if not chosen:
+        problems = "".join(f"{problem}\n" for problem in ruleset.problems)
+        fail(f"{problems}there is no usable rule in {settings.rules_dir}; `metrics rules lint` lists every problem")
     incidents = read_labels(labels) if labels else ()
-    published = Published.open(settings.published_dir)
     title = f"Replaying {len(chosen)} rule{'s' if len(chosen) != 1 else ''}"
     with steps(title) as (_, total):
         result = replay(
@@ -242,6 +245,7 @@ def rules_replay(  # noqa: PLR0917 - options of a command
                 "alerts": alerts,
                 "messages_per_day": result.median_messages_per_day,
                 "errors": dict(result.errors),
+                "problems": [_problem(one) for one in ruleset.problems],
                 **({"html": str(html)} if html else {}),
             }
         )
@@ -256,10 +260,26 @@ def rules_replay(  # noqa: PLR0917 - options of a command
             print_table("Against the labels", scores, numbers=figures)
         for name, error in result.errors.items():
             typer.echo(f"{name}: {error}", err=True)
+        for problem in ruleset.problems:
+            typer.echo(str(problem), err=True)
         if html is not None:
             typer.echo(f"Plots: {html}")
     if result.errors:
         raise typer.Exit(PROBLEM)
+
+
+def _for_authors(settings: Settings) -> None:
+    """Rule files name any metric: while a policy is on they are for who may compose with all of them."""
+    with opened_door(settings) as door:
+        door.require_general("compose")
+
+
+def _seen(door: CliDoor, found: RuleSet) -> RuleSet:
+    """The rules whose metrics whoever asks may know of; problems name anything and are for an open installation."""
+    if door.is_open:
+        return found
+    by_id = {one.id: one for one in found.rules}
+    return replace(found, rules=tuple(one for one in found.rules if door.sees_rule(one, by_id)), problems=())
 
 
 def _loaded(settings: Settings, folder: Path) -> tuple[RuleSet, Catalogue, Seeds]:
@@ -270,6 +290,16 @@ def _loaded(settings: Settings, folder: Path) -> tuple[RuleSet, Catalogue, Seeds
     catalogue = Catalogue.read(settings.dbt_project_dir)
     seeds = read_seeds(settings.dbt_project_dir, settings.installation.timezone)
     return load_rules(folder, catalogue, seeds), catalogue, seeds
+
+
+def _named(found: RuleSet, name: str) -> Rule:
+    """The rule of this id; ends the program when there is none, with its problems when it cannot be used."""
+    known = {one.id: one for one in found.rules}
+    if name not in known:
+        if own := [str(problem) for problem in found.problems if problem.rule == name]:
+            fail("\n".join(own))
+        usage(f"there is no rule {name!r}{nearest(name, known)}")
+    return known[name]
 
 
 def _problem(one: Problem) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from metrics_pipeline.cli import app
+from metrics_pipeline.cli.app import app
 from metrics_pipeline.settings import PROJECT_ROOT
 
-sys.path.insert(0, str(Path(__file__).parent / "rules"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "rules"))
 from shop import FIRST, Shop, day
 
 GOOD = """tests:
@@ -135,3 +135,26 @@ def test_a_replay_tells_weeks_scores_and_draws_a_page(run, home):
     assert silent.exit_code == 0
     assert "Not judged, for want of values in these days: orders_anomaly" in silent.output
     assert run("replay", "--from", day(3), "--to", day(1)).exit_code == 2
+
+
+def test_a_replay_without_a_usable_rule_says_what_is_wrong(run, home):
+    Shop().add("orders_placed", [200.0] * 70).publish(home / "home" / "warehouse" / "published")
+    days = ("--from", day(50), "--to", day(69))
+    (home / "rules" / "bad.yml").write_text("groups: [{name: bad, rules: [{alert: bad_rule, metric: gmw}]}]", "utf-8")
+    beside_others = run("replay", *days, "--rule", "orders_anomaly")
+    assert beside_others.exit_code == 0
+    assert "bad.yml:1: bad_rule: " in beside_others.stderr
+    assert (
+        json.loads(run("replay", *days, "--rule", "orders_anomaly", "--json").stdout)["problems"][0]["rule"]
+        == "bad_rule"
+    )
+    named = run("replay", *days, "--rule", "bad_rule")
+    assert (named.exit_code, "bad.yml:1: bad_rule: " in named.stderr) == (1, True)
+    (home / "rules" / "orders.yml").unlink()
+    alone = run("replay", *days)
+    assert (alone.exit_code, alone.stdout) == (1, "")
+    assert "bad.yml:1: bad_rule: " in alone.stderr
+    (home / "rules" / "bad.yml").unlink()
+    empty = run("replay", *days, "--json")
+    assert (empty.exit_code, empty.stdout) == (1, "")
+    assert f"there is no usable rule in {home / 'rules'}" in empty.stderr

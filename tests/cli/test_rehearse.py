@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from metrics_pipeline.cli import app
+from metrics_pipeline.cli.app import app
 
-sys.path.insert(0, str(Path(__file__).parent / "rules"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "rules"))
 from shop import Shop, day
 
 
@@ -44,7 +45,9 @@ def test_messages_are_listed_and_counted_and_nothing_else_happens(home):
     assert found["summary"]["median"] == 0
     assert found["told"][0]["ended_at"] == f"{day(52)} 03:00:00"
     assert len(list((home / "out").rglob("*.html"))) == len(found["messages"])
-    assert not (home / "home" / "store.db").exists()
+    with sqlite3.connect(home / "home" / "store.db") as store:  # opened to ask who may see what
+        for table in ("alert_instances", "transitions", "outbox"):
+            assert store.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
     assert not (home / "home" / "messages").exists()
 
 
@@ -85,6 +88,6 @@ def test_rules_none_of_which_can_be_used_are_told_with_their_lines(home, monkeyp
 
 def test_wrong_words_are_wrong_usage(home):
     days = ("--from", day(45), "--to", day(60))
-    assert "did you mean orders_anomaly" in run(*days, "--rule", "orders_anomly").stderr
+    assert "did you mean 'orders_anomaly'" in run(*days, "--rule", "orders_anomly").stderr
     assert "write it as 09:30" in run(*days, "--ack", "morning").stderr
     assert run("--from", day(50), "--to", day(40)).exit_code == 2

@@ -6,18 +6,20 @@ Beside `cli_silences`, which hangs it up; nothing of it is imported before the v
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metrics_pipeline.cli_output import JsonOption, nearest, opened_store, print_json, print_table, say, usage
-from metrics_pipeline.cli_routes import open_routing
+from metrics_pipeline.cli.door import opened_door
+from metrics_pipeline.cli.output import JsonOption, nearest, print_json, print_table, say, usage
+from metrics_pipeline.cli.routes import open_routing
 from metrics_pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from metrics_pipeline.alerts.drills import Drill
+    from metrics_pipeline.alerts.drills import Drill, WaitingEnd
+    from metrics_pipeline.alerts.silencing import HeldBack
     from metrics_pipeline.routing.decide import Routing
     from metrics_pipeline.rules.model import Rule
     from metrics_pipeline.store import Store
@@ -45,9 +47,11 @@ def alerts_drill(  # noqa: PLR0917 - options of a command
     settings = load_settings()
     now = datetime.now(UTC)
     routing, ruleset = open_routing(settings)
-    with opened_store(settings) as store:
+    with opened_door(settings) as door:
+        door.require_general("silence")
+        store = door.store
         if end:
-            _end(store, routing, now=now, as_json=as_json)
+            _end(store, settings, routing, now=now, as_json=as_json)
         else:
             if receiver is not None and receiver not in routing.receivers:
                 usage(f"there is no receiver {receiver!r}{nearest(receiver, routing.receivers)}")
@@ -131,14 +135,27 @@ def _duration(text: str) -> timedelta:
         usage(f"--for {error}")
 
 
-def _end(store: Store, routing: Routing, *, now: datetime, as_json: bool) -> None:
-    from metrics_pipeline.alerts.drills import end_drills
+def _end(store: Store, settings: Settings, routing: Routing, *, now: datetime, as_json: bool) -> None:
+    from metrics_pipeline.alerts.drills import end_drills, waiting_ends
 
     ended = end_drills(store, routing, now=now, at_once=True)
+    waiting = waiting_ends(store, ended)
     if as_json:
-        print_json({"ended": ended})
+        later = [{"drill": one.instance, **_held(one)} for one in waiting]
+        print_json({"ended": ended, "later": later})
         return
     say(f"Ended: {', '.join(ended)}." if ended else "No drill goes on.")
+    if waiting:
+        print_table("Told of the end later", [{"drill": one.instance, **_held_row(one, settings)} for one in waiting])
+
+
+def _held(one: HeldBack | WaitingEnd) -> dict[str, Any]:
+    return {"to": one.receiver, "why": one.reason, "until": one.until}
+
+
+def _held_row(one: HeldBack | WaitingEnd, settings: Settings) -> dict[str, str]:
+    until = f"{one.until.astimezone(settings.zone):%Y-%m-%d %H:%M}" if one.until else ""
+    return {"to": one.receiver, "why": one.reason, "until": until}
 
 
 def _tell(store: Store, drill: Drill, settings: Settings, *, as_json: bool) -> None:
@@ -146,31 +163,25 @@ def _tell(store: Store, drill: Drill, settings: Settings, *, as_json: bool) -> N
 
     told = [one.receiver for one in notifications(store) if one.key in drill.queued]
     if as_json:
-        held = [{"to": one.receiver, "why": one.reason, "until": one.until} for one in drill.held]
+        held = [_held(one) for one in drill.held]
         print_json({"drill": drill.instance, "until": drill.until.isoformat(), "told": told, "held": held})
         return
-    zone = settings.zone
-    say(f"[bold]{drill.instance}[/bold] until {drill.until.astimezone(zone):%Y-%m-%d %H:%M}")
+    say(f"[bold]{drill.instance}[/bold] until {drill.until.astimezone(settings.zone):%Y-%m-%d %H:%M}")
     print_table("Told", [{"to": one} for one in told])
     if drill.held:
-        rows = [
-            {
-                "to": one.receiver,
-                "why": one.reason,
-                "until": f"{one.until.astimezone(zone):%Y-%m-%d %H:%M}" if one.until else "",
-            }
-            for one in drill.held
-        ]
-        print_table("Held back", rows)
+        print_table("Held back", [_held_row(one, settings) for one in drill.held])
     rule = drill.instance.partition("{")[0]
     say(f"Acknowledge it: metrics alerts ack {rule} --by <name> · see it: metrics alerts show '{drill.instance}'")
 
 
 def _send(store: Store, settings: Settings, *, now: datetime) -> None:
     from metrics_pipeline.delivery.channels import channels_from
+    from metrics_pipeline.delivery.guard import MessageGuard
     from metrics_pipeline.delivery.outbox import deliver_due, wording_from
+    from metrics_pipeline.routing.load import routing_of
 
-    report = deliver_due(store, channels_from(settings), now=now, wording=wording_from(settings))
+    guard = MessageGuard(store, lambda: routing_of(settings))
+    report = deliver_due(store, channels_from(settings), now=now, wording=wording_from(settings), guard=guard)
     rows = [
         {"to": one.receiver, "title": one.title, "how": one.outcome, "answer": one.answer} for one in report.attempts
     ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from typer.testing import CliRunner
 
 from metrics_pipeline.alerts.listing import notifications
-from metrics_pipeline.cli import app
+from metrics_pipeline.cli.app import app
 from metrics_pipeline.orchestration.delivery_job import is_time_due, queue_due
 from metrics_pipeline.settings import load_settings
 from metrics_pipeline.store import open_store
@@ -54,8 +55,26 @@ def test_a_drill_is_begun_sent_acknowledged_and_ended_by_the_delivery_job(run):
 def test_a_drill_is_ended_by_hand(run):
     started = json.loads(run(*DRILL, "--receiver", "on-call", "--for", "30m", "--json").stdout)
     assert (started["drill"], started["told"], started["held"]) == (INSTANCE, ["file"], [])
-    assert json.loads(run("alerts", "drill", "--end", "--json").stdout) == {"ended": [INSTANCE]}
+    found = json.loads(run("alerts", "drill", "--end", "--json").stdout)
+    assert (found["ended"], [(one["to"], one["why"]) for one in found["later"]]) == ([INSTANCE], [("file", "wait")])
     assert "No drill goes on." in run("alerts", "drill", "--end").output
+
+
+def test_an_end_that_waits_for_the_interval_of_its_group_says_until_when(run):
+    begun = datetime.now(UTC)
+    assert run(*DRILL, "--send").exit_code == 0
+    result = run("alerts", "drill", "--end", "--send")
+    assert f"Ended: {INSTANCE}." in result.output
+    assert "Sent" not in result.output
+    assert "Told of the end later" in result.output
+    settings = load_settings()
+    [clock] = re.findall(r"file +wait +(\S+ \S+)", result.output)
+    told_at = datetime.fromisoformat(clock).replace(tzinfo=settings.zone)
+    assert timedelta(minutes=3) < told_at - begun < timedelta(minutes=6)
+    store = open_store(settings)
+    queue_due(settings, store, now=told_at + timedelta(minutes=1))
+    assert [one.reason for one in notifications(store)] == ["all_resolved", "first"]
+    store.close()
 
 
 def test_a_scheduled_drill_is_begun_by_the_delivery_job(run, tmp_path):
@@ -90,7 +109,7 @@ def test_a_scheduled_drill_is_begun_by_the_delivery_job(run, tmp_path):
         (("--rule", "refund_rate_surg"), "did you mean 'refund_rate_surge'"),
         (("--slice", "region=华北"), "needs the --rule"),
         (("--severity", "orange"), "red or yellow"),
-        (("--receiver", "on-cal"), "did you mean on-call"),
+        (("--receiver", "on-cal"), "did you mean 'on-call'"),
         (("--for", "soon"), "is not a duration"),
         (("--for", "0s"), "longer time"),
     ],

@@ -1,6 +1,6 @@
 """`metrics silences`, and `metrics alerts ack|snooze`: what people do about messages.
 
-Beside `cli.py`, which hangs it up; nothing of it is imported before a verb runs but the settings.
+`app` hangs it up; nothing of it is imported before a verb runs but the settings.
 """
 
 from __future__ import annotations
@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from metrics_pipeline.cli_drills import EPILOG, alerts_drill
-from metrics_pipeline.cli_output import PROBLEM, JsonOption, opened_store, print_json, print_table, usage
+from metrics_pipeline.cli.door import opened_door
+from metrics_pipeline.cli.drills import EPILOG, alerts_drill
+from metrics_pipeline.cli.output import (
+    PROBLEM,
+    JsonOption,
+    parse_moment,
+    print_json,
+    print_table,
+    usage,
+)
 from metrics_pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -51,16 +59,23 @@ def silences_add(  # noqa: PLR0917 - options of a command
 
     settings = load_settings()
     now = datetime.now(UTC)
-    starts_at = now if start is None else _moment(start, "--from", settings)
+    starts_at = now if start is None else parse_moment(start, "--from", settings.zone)
     expires_at = _end(lasts, until, starts_at, settings)
     number: int | None = None
     try:
         wanted = read_matchers(matchers)
-        with opened_store(settings) as store:
-            muted = preview_silence(store, routing_of(settings), wanted)
+        with opened_door(settings) as door:
+            door.require_general("silence")
+            muted = door.sight.seen(preview_silence(door.store, routing_of(settings), wanted))
             if not preview:
                 number = add_silence(
-                    store, wanted, author=by, reason=reason, starts_at=starts_at, expires_at=expires_at, now=now
+                    door.store,
+                    wanted,
+                    author=door.acts_as(by, "--by"),
+                    reason=reason,
+                    starts_at=starts_at,
+                    expires_at=expires_at,
+                    now=now,
                 )
     except (MatcherError, SilencingError) as error:
         usage(str(error))
@@ -89,8 +104,10 @@ def silences_list(
 
     settings = load_settings()
     now = datetime.now(UTC)
-    with opened_store(settings) as store:
-        found = list_silences(store, now=None if everything else now)
+    with opened_door(settings) as door:
+        found = list_silences(door.store, now=None if everything else now)
+        if not door.is_general("read"):  # matchers may name any metric and slice
+            found = [one for one in found if one.author == door.viewer.person]
     if as_json:
         print_json([_silence_json(one, now) for one in found])
         return
@@ -115,8 +132,9 @@ def silences_expire(
     """End a silence now; what it held back and still fires is told next. Exit code 1 when it does not hold."""
     from metrics_pipeline.alerts.silencing import expire_silence
 
-    with opened_store(load_settings()) as store:
-        done = expire_silence(store, number, who=by, now=datetime.now(UTC))
+    with opened_door() as door:
+        door.require_general("silence")
+        done = expire_silence(door.store, number, who=door.acts_as(by, "--by"), now=door.now)
     if as_json:
         print_json({"silence": number, "expired": done})
     if not done:
@@ -168,8 +186,8 @@ def alerts_held(as_json: JsonOption = False) -> None:
     from metrics_pipeline.alerts.silencing import held_back
 
     settings = load_settings()
-    with opened_store(settings) as store:
-        found = held_back(store)
+    with opened_door(settings) as door:
+        found = door.sight.seen(held_back(door.store))
     if as_json:
         print_json([one.__dict__ for one in found])
         return
@@ -215,8 +233,16 @@ def _mark(
     act: Callable[..., list[str]], word: str, subject: str, mark: Mark, settings: Settings, *, as_json: bool
 ) -> None:
     """Mark the open episodes of a subject and say which. `act`: `silencing.acknowledge` or `snooze`."""
-    with _told(), opened_store(settings) as store:
-        keys = act(store, subject, **mark._asdict())
+    from metrics_pipeline.store.dispatch import open_episode_keys
+
+    with _told(), opened_door(settings) as door:
+        mark = mark._replace(who=door.acts_as(mark.who, "--by"))
+        if not door.is_open:
+            with door.store.reading() as connection:
+                door.require_alerts(
+                    "acknowledge" if word == "acknowledged" else "silence", open_episode_keys(connection, subject)
+                )
+        keys = act(door.store, subject, **mark._asdict())
     end = mark.until
     if as_json:
         print_json({"episodes": list(keys), "until": end.isoformat()})
@@ -255,19 +281,11 @@ def _end(lasts: str | None, until: str | None, start: datetime, settings: Settin
     if (lasts is None) == (until is None):
         usage("say how long with --for 2h, or until when with --until 2026-11-11T18:00")
     if until is not None:
-        return _moment(until, "--until", settings)
+        return parse_moment(until, "--until", settings.zone)
     try:
         return start + parse_duration(str(lasts))
     except ValueError as error:
         usage(f"--for {error}")
-
-
-def _moment(text: str, option: str, settings: Settings) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        usage(f"{option} {text!r} is not a time; write it as 2026-11-11T18:00")
-    return moment if moment.tzinfo else moment.replace(tzinfo=settings.zone)
 
 
 @contextmanager

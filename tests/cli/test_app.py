@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,8 +16,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from metrics_pipeline import cli
-from metrics_pipeline.cli import app, main
+from metrics_pipeline.cli import app as cli
+from metrics_pipeline.cli.app import app, main
 from metrics_pipeline.orchestration.operations import DaysOutside, check_days
 from metrics_pipeline.settings import PROJECT_ROOT, Installation, Settings, read_installation, write_installation
 from metrics_pipeline.sources.simulator import simulate
@@ -37,7 +39,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
 
 def test_help_answers_at_once_and_imports_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom typer.testing import CliRunner\nfrom metrics_pipeline.cli import app\n"
+        "import sys\nfrom typer.testing import CliRunner\nfrom metrics_pipeline.cli.app import app\n"
         "result = CliRunner().invoke(app, ['--help'])\nassert result.exit_code == 0, result.output\n"
         "print([name for name in ('dagster', 'dbt', 'duckdb', 'pandas', 'sqlalchemy') if name in sys.modules])"
     )
@@ -77,8 +79,8 @@ def test_a_day_that_is_none_is_wrong_usage(home: Path) -> None:
         (("load", "files"), "files needs the folder or mapping file to read: metrics load files PATH"),
         (("load", "auto"), "auto needs the folder or mapping file to read: metrics load auto PATH"),
         (("load", "simulator", "--timezone", "Mars/Olympus"), "--timezone 'Mars/Olympus' is not known; write an IANA"),
-        (("value", "gmvv"), "there is no metric 'gmvv'; did you mean gmv?"),
-        (("alerts", "list", "--rule", "gmv_anomali"), "there is no rule 'gmv_anomali'; did you mean gmv_anomaly"),
+        (("value", "gmvv"), "there is no metric 'gmvv' — did you mean 'gmv'?"),
+        (("alerts", "list", "--rule", "gmv_anomali"), "there is no rule 'gmv_anomali' — did you mean 'gmv_anomaly'"),
         (("alerts", "history", "--rule", "nonsense"), "there is no rule 'nonsense'"),
         (("alerts", "messages", "--rule", "nonsense"), "there is no rule 'nonsense'"),
     ],
@@ -207,7 +209,7 @@ def test_a_source_that_does_not_exist_is_named(home: Path) -> None:
 
 def test_the_program_is_what_the_package_installs() -> None:
     assert callable(main)
-    assert 'metrics = "metrics_pipeline.cli:main"' in (PROJECT_ROOT / "pyproject.toml").read_text("utf-8")
+    assert 'metrics = "metrics_pipeline.cli.app:main"' in (PROJECT_ROOT / "pyproject.toml").read_text("utf-8")
 
 
 @pytest.mark.slow
@@ -235,7 +237,7 @@ def test_the_demo_from_nothing_to_messages(home: Path) -> None:
     assert code == 2
     assert "gmv by region has no member '华比'; there are 7, such as" in err
     listed = {one["metric"]: one for one in json.loads(run("value", "--json")[1])["metrics"]}
-    assert len(listed) == 50
+    assert len(listed) == 53
     assert listed["gmv"]["day"] == report["day"]
     assert listed["gmv"]["unit"] == "CNY"
     assert listed["gmv"]["value"] == pytest.approx(
@@ -256,7 +258,11 @@ def test_a_terminated_ui_takes_its_server_and_daemon_along(home: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process = subprocess.Popen([*METRICS, "ui", "--port", str(port)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    as_in_the_background = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]  # where a shell makes commands ignore Ctrl-C
+    process = subprocess.Popen(
+        [*as_in_the_background, *METRICS, "ui", "--port", str(port)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    started: set[int] = set()
     try:
         deadline = time.monotonic() + 120
         while len(family(process.pid)) < 3:  # itself, `dagster dev`, the first of its own
@@ -270,7 +276,9 @@ def test_a_terminated_ui_takes_its_server_and_daemon_along(home: Path) -> None:
             assert time.monotonic() < deadline + 60, alive(started)
             time.sleep(0.2)
     finally:
-        process.kill()
+        for pid in {process.pid, *alive(started)}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def family(pid: int) -> set[int]:

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from metrics_pipeline.alerts import apply_verdicts
-from metrics_pipeline.cli import app
+from metrics_pipeline.cli.app import app
 from metrics_pipeline.routing.load import routing_of
 from metrics_pipeline.settings import load_settings
 from metrics_pipeline.store import open_store

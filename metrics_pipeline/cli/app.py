@@ -19,27 +19,45 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from metrics_pipeline import cli_alerts, cli_channels, cli_rehearse, cli_routes, cli_rules, cli_silences
-from metrics_pipeline.cli_alerts import alert_row, message_row
-from metrics_pipeline.cli_output import PROBLEM, JsonOption
-from metrics_pipeline.cli_output import console as _console
-from metrics_pipeline.cli_output import fail as _fail
-from metrics_pipeline.cli_output import nearest as _nearest
-from metrics_pipeline.cli_output import opened_store as _store
-from metrics_pipeline.cli_output import parse_day as _day
-from metrics_pipeline.cli_output import print_json as _json
-from metrics_pipeline.cli_output import print_table as _table
-from metrics_pipeline.cli_output import say as _say
-from metrics_pipeline.cli_output import show_value as _shown
-from metrics_pipeline.cli_output import steps as _steps
-from metrics_pipeline.cli_output import usage as _usage
+from metrics_pipeline.cli import (
+    access,
+    alerts,
+    api,
+    audit,
+    channels,
+    library,
+    library_changes,
+    library_compose,
+    library_exchange,
+    library_lineage,
+    library_site,
+    library_versions,
+    rehearse,
+    routes,
+    rules,
+    silences,
+)
+from metrics_pipeline.cli.alerts import alert_row, message_row
+from metrics_pipeline.cli.door import opened_door
+from metrics_pipeline.cli.output import PROBLEM, JsonOption, in_order
+from metrics_pipeline.cli.output import console as _console
+from metrics_pipeline.cli.output import fail as _fail
+from metrics_pipeline.cli.output import nearest as _nearest
+from metrics_pipeline.cli.output import parse_day as _day
+from metrics_pipeline.cli.output import parse_moment as _moment
+from metrics_pipeline.cli.output import print_json as _json
+from metrics_pipeline.cli.output import print_table as _table
+from metrics_pipeline.cli.output import say as _say
+from metrics_pipeline.cli.output import show_value as _shown
+from metrics_pipeline.cli.output import steps as _steps
+from metrics_pipeline.cli.output import usage as _usage
 from metrics_pipeline.settings import (
     PROJECT_ROOT,
     Settings,
@@ -50,11 +68,12 @@ from metrics_pipeline.settings import (
 )
 
 if TYPE_CHECKING:
+    from metrics_pipeline.access.reader import GuardedValues
+    from metrics_pipeline.cli.door import CliDoor
     from metrics_pipeline.library.catalogue import Metric
     from metrics_pipeline.orchestration.operations import NightReport
     from metrics_pipeline.sources.source import Source
     from metrics_pipeline.warehouse.load import LoadReport
-    from metrics_pipeline.warehouse.read import Published
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -63,14 +82,24 @@ app = typer.Typer(
     help="Metric alerting for e-commerce: a governed metric pyramid, judged every night.",
     epilog="Start with: [bold]metrics demo[/bold]",
 )
-app.add_typer(cli_rules.app, name="rules")
-app.add_typer(cli_alerts.app, name="alerts")
-app.add_typer(cli_alerts.orders_app, name="orders")
-app.add_typer(cli_channels.app, name="channels")
-app.add_typer(cli_routes.app, name="routes")
-app.add_typer(cli_silences.app, name="silences")
-cli_silences.add_to_alerts(cli_alerts.app)
-cli_rehearse.add_to_alerts(cli_alerts.app)
+app.add_typer(library.app, name="library")
+library_compose.add_to_library(library.app)
+library_site.add_to_library(library.app)
+library_exchange.add_to_library(library.app)
+app.add_typer(rules.app, name="rules")
+app.add_typer(alerts.app, name="alerts")
+app.add_typer(alerts.orders_app, name="orders")
+app.add_typer(channels.app, name="channels")
+app.add_typer(routes.app, name="routes")
+app.add_typer(silences.app, name="silences")
+app.add_typer(access.app, name="access")
+app.add_typer(audit.app, name="audit")
+app.add_typer(api.app, name="api")
+library_versions.add_to_library(library.app)
+library_changes.add_to_library(library.app)
+library_lineage.add_to_library(library.app)
+silences.add_to_alerts(alerts.app)
+rehearse.add_to_alerts(alerts.app)
 
 GRAINS = ("day", "hour")
 SHOWS_FROM_SCALE = 0.2
@@ -131,7 +160,9 @@ def demo(
             from metrics_pipeline.sources.simulator import simulate
             from metrics_pipeline.warehouse.transform import ensure_manifest
 
-            preparing = ThreadPoolExecutor(1).submit(ensure_manifest, settings)  # does not need the data
+            pool = ThreadPoolExecutor(1)
+            preparing = pool.submit(ensure_manifest, settings)  # does not need the data
+            pool.shutdown(wait=False)  # its thread ends with that
             simulate(
                 settings.source_dir,
                 seed=seed,
@@ -190,6 +221,7 @@ def load(
     from metrics_pipeline.sources.registry import SOURCE_NAMES, detect, open_source
     from metrics_pipeline.sources.source import Span
     from metrics_pipeline.warehouse.load import load as load_raw
+    from metrics_pipeline.warehouse.personal import personal_data_of
 
     settings = load_settings()
     if source not in (*SOURCE_NAMES, "auto"):
@@ -227,6 +259,7 @@ def load(
             span,
             now=datetime.now(UTC),
             timezone=zone,
+            personal=personal_data_of(settings),
             progress=lambda table, _batch, number, count: total(
                 (names.index(table) + number / max(count, 1)) / len(names), f"Loading {table}"
             ),
@@ -343,21 +376,41 @@ def value(  # noqa: PLR0917 - options of a command
     as_json: JsonOption = False,
 ) -> None:
     """Show published values of a metric: the last 14 days unless said otherwise. Without a metric: all of them."""
-    from metrics_pipeline.library.catalogue import Catalogue
-    from metrics_pipeline.warehouse.read import Published
-
     settings = load_settings()
-    start, end, known_at = _day(first, "--from"), _day(last, "--to"), _moment(as_of, settings)
+    start, end = _day(first, "--from"), _day(last, "--to")
+    known_at = None if as_of is None else _moment(as_of, "--as-of", settings.zone, like="2026-11-11T08:00")
     _in_order(start, end)
     if grain not in GRAINS:
         _usage(f"--grain {grain!r} is not known; write {' or '.join(GRAINS)}")
-    library = Catalogue.read(settings.dbt_project_dir).metrics
-    if metric is None:
-        _list_metrics(settings, library, Published.open(settings.published_dir), as_json=as_json)
-        return
+    with opened_door(settings) as door:
+        if metric is None:
+            _list_metrics(door, as_json=as_json)
+        else:
+            asked = _Asked(metric, by, member, grain, start, end, known_at)
+            _show_values(door, asked, as_json=as_json)
+
+
+class _Asked(NamedTuple):
+    """What `metrics value METRIC` is to show."""
+
+    metric: str
+    by: str
+    member: str | None
+    grain: str
+    start: date | None
+    end: date | None
+    known_at: datetime | None
+
+
+def _show_values(door: CliDoor, asked: _Asked, *, as_json: bool) -> None:
+    """Values of one metric, as far as they are given to whoever asks."""
+    settings, (metric, by, member, grain, start, end, known_at) = door.settings, asked
+    library = door.known(door.library)
     if metric not in library:
+        if not door.is_open:
+            door.deny("read", metric)
         _usage(f"there is no metric {metric!r}{_nearest(metric, library)}; `metrics value` lists them")
-    published = Published.open(settings.published_dir)
+    published = door.published()
     entry = library[metric]
     slices = entry.hour_slices if grain == "hour" else entry.slices
     if by not in slices:
@@ -370,22 +423,22 @@ def value(  # noqa: PLR0917 - options of a command
     )
     if start is None and until is not None:
         start = until - timedelta(days=14)
-    frame = published.series(
-        metric,
-        dimension=by,
-        member=member or ("all" if by == "all" else None),
-        grain=grain,
-        start=start,
-        until=until,
-        as_of=known_at,
-    )
+    wanted = member or ("all" if by == "all" else None)
+    if wanted is not None and not door.viewer.decide("read", metric, by, wanted).is_allowed:
+        door.deny("read", metric, by, wanted)
+        if by == "all":
+            _fail(f"{door.viewer.person} may not see the total of {metric}; {_given_words(door, metric)}")
+    frame = published.series(metric, dimension=by, member=wanted, grain=grain, start=start, until=until, as_of=known_at)
     if frame.empty and member is not None:
         _check_member(published, entry, by, member, grain)
+    if frame.empty and not door.is_open and published.series(metric, by, wanted, grain).empty:
+        door.deny("read", metric, by, wanted or "*")
+        _fail(f"nothing of {metric} by {by} is given to {door.viewer.person}; {_given_words(door, metric)}")
     rows = [
         {
             "period": f"{row.period_start:%Y-%m-%d}" if grain == "day" else f"{row.period_start:%Y-%m-%d %H:%M}",
             **({} if by == "all" else {by: row.member}),
-            "value": _float(row.value),
+            **_value_fields(row),
             **(
                 {}
                 if _float(row.denominator) is None
@@ -395,33 +448,55 @@ def value(  # noqa: PLR0917 - options of a command
         }
         for row in frame.itertuples()
     ]
+    door.read(metric, by, member, rows=len(rows))
     if as_json:
         _json(
             {"metric": metric, "unit": _unit(settings, entry), "by": by, "version": published.version, "values": rows}
         )
         return
-    title = f"{entry.name_zh} {entry.name_en} ({_unit(settings, entry)}) — {entry.formula}"
+    title = f"{entry.name_zh} {entry.name_en} ({_unit(settings, entry)}) — {door.formula(entry.formula, entry.inputs)}"
     _table(title, rows, numbers=("value", "numerator", "denominator"))
     if not rows:
         reach = f"whose values reach to {state.complete_until:%Y-%m-%d %H:%M}" if state and state.complete_until else ""
         _say(f"Nothing is known there of {metric}{', ' if reach else ''}{reach}.")
 
 
+def _given_words(door: CliDoor, metric: str) -> str:
+    slices = [
+        " and ".join(f"{name}={'/'.join(sorted(members))}" for name, members in sorted(one.items()))
+        for one in door.viewer.reading.slices_of(metric)
+    ]
+    return f"given is what has {' or '.join(slices)} (--by region --member …)"
+
+
+def _value_fields(row: Any) -> dict[str, Any]:
+    """A value; where only a band is given, the band, and where nothing is, a dash."""
+    from metrics_pipeline.access.bands import Band
+    from metrics_pipeline.access.model import Level
+
+    if row.level == Level.EXACT:
+        return {"value": _float(row.value)}
+    is_known = _float(row.low) is not None
+    return {"value": None, "shown": str(Band(row.low, row.high)) if is_known else "—"}
+
+
 def _unit(settings: Settings, entry: Metric) -> str:
     return settings.installation.currency if entry.unit == "currency" else entry.unit
 
 
-def _list_metrics(settings: Settings, library: Mapping[str, Metric], published: Published, *, as_json: bool) -> None:
+def _list_metrics(door: CliDoor, *, as_json: bool) -> None:
     """Every metric with its newest whole day's total, or why it is absent."""
-    rows = []
-    for entry in library.values():
+    settings, published, rows, sensitive = door.settings, door.published(), [], []
+    for entry in door.known(door.library).values():
         state = published.metrics.get(entry.id)
         reach = state.complete_until if state and not state.is_absent else None
-        total: dict[str, Any] = {"value": None, "day": None}
+        total: dict[str, Any] = {"value": None, "shown": None, "day": None}
         if reach is not None:
             newest = published.series(entry.id, start=reach.date() - timedelta(days=1), until=reach.date())
             for row in newest.itertuples():
-                total = {"value": _float(row.value), "day": f"{row.period_start:%Y-%m-%d}"}
+                total |= {**_value_fields(row), "day": f"{row.period_start:%Y-%m-%d}"}
+        if entry.sensitivity == "confidential" and total["day"] is not None:
+            sensitive.append(entry.id)
         rows.append(
             {
                 "metric": entry.id,
@@ -429,23 +504,25 @@ def _list_metrics(settings: Settings, library: Mapping[str, Metric], published: 
                 "layer": entry.layer,
                 "unit": _unit(settings, entry),
                 **total,
-                "formula": entry.formula,
+                "formula": door.formula(entry.formula, entry.inputs),
                 "slices": list(entry.slices),
                 "definition": entry.version,
                 "absent": state.absent_en if state and state.is_absent else None,
             }
         )
+    for metric in sensitive:
+        door.read(metric, "all", None, rows=1)
     if as_json:
         _json({"version": published.version, "metrics": rows})
         return
     present, reasons = [row for row in rows if row["absent"] is None], Counter(row["absent"] for row in rows)
-    shown = ("metric", "name", "layer", "unit", "value", "day")
+    shown = ("metric", "name", "layer", "unit", "value", "shown", "day")
     _table(f"{len(present)} metrics", [{name: row[name] for name in shown} for row in present], numbers=("value",))
     for reason in (one for one in reasons if one is not None):
         _say(f"absent: {', '.join(row['metric'] for row in rows if row['absent'] == reason)}: {reason}")
 
 
-def _check_member(published: Published, entry: Metric, by: str, member: str, grain: str) -> None:
+def _check_member(published: GuardedValues, entry: Metric, by: str, member: str, grain: str) -> None:
     """End with wrong usage when no value of the metric was ever of this member."""
     known = published.series(entry.id, dimension=by, member=None, grain=grain)["member"].unique().tolist()
     if known and member not in known:
@@ -531,9 +608,9 @@ def _print_night(
 ) -> None:
     from metrics_pipeline.alerts.listing import current_alerts, notifications
 
-    with _store(settings) as store:
-        firing = current_alerts(store)
-        sent = notifications(store, limit=500)
+    with opened_door(settings) as door:
+        firing = door.sight.seen(current_alerts(door.store))
+        sent = door.messages(notifications(door.store, limit=500))
     began = report.run.started_at
     made = report.run.metadata
     quarantine = {
@@ -614,9 +691,7 @@ def _tell_rejected(rejected: Mapping[str, Sequence[str]]) -> None:
 
 
 def _in_order(start: date | None, end: date | None) -> None:
-    """End with wrong usage when the days end before they begin."""
-    if start is not None and end is not None and end < start:
-        _usage(f"the days end ({end}) before they begin ({start}); give --from a day not after --to")
+    in_order(start, end, mend="; give --from a day not after --to")
 
 
 def _check_timezone(name: str) -> None:
@@ -625,16 +700,6 @@ def _check_timezone(name: str) -> None:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError):
         _usage(f"--timezone {name!r} is not known; write an IANA name such as Asia/Shanghai")
-
-
-def _moment(text: str | None, settings: Settings) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        _usage(f"--as-of {text!r} is not a time; write it as 2026-11-11T08:00")
-    return moment if moment.tzinfo else moment.replace(tzinfo=settings.zone)
 
 
 def _float(item: Any) -> float | None:
@@ -677,6 +742,7 @@ def _serve(settings: Settings, port: int) -> None:
     ]
     own_url = {"METRICS_UI_URL": f"http://127.0.0.1:{port}", **os.environ}  # links in messages lead to this UI
     environment = {**own_url, **dagster_environment(settings)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by a shell's background job, and by its children
     process = subprocess.Popen(command, env=environment, cwd=PROJECT_ROOT)
     for name in (signal.SIGTERM, signal.SIGHUP):  # a supervisor's word for Ctrl-C; else server and daemon would go on
         signal.signal(name, lambda *_: process.send_signal(signal.SIGINT))
@@ -690,12 +756,12 @@ def _serve(settings: Settings, port: int) -> None:
 
 def _known_problems() -> tuple[type[Exception], ...]:
     """Errors whose message says what was expected and what to do; anything else is a defect and shows itself."""
+    from metrics_pipeline.access.reader import NotPublished, UnknownMetric
     from metrics_pipeline.library.definitions import DefinitionError
     from metrics_pipeline.sources.source import SourceError
     from metrics_pipeline.store import StoreError
     from metrics_pipeline.warehouse.build import BuildError
     from metrics_pipeline.warehouse.publish import PublishError
-    from metrics_pipeline.warehouse.read import NotPublished, UnknownMetric
     from metrics_pipeline.warehouse.transform import DbtError
 
     return (

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, datetime, tzinfo
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -139,12 +139,26 @@ def parse_day(text: str | None, option: str) -> date | None:
         usage(f"{option} {text!r} is not a day; write it as 2026-11-11")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean x or y?`, or nothing."""
-    from difflib import get_close_matches
+def parse_moment(text: str, option: str, zone: tzinfo, *, like: str = "2026-11-11T18:00") -> datetime:
+    """The moment of an option, aware: of `zone` unless it says its own. Ends with wrong usage when it is none."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        usage(f"{option} {text!r} is not a time; write it as {like}")
+    return moment if moment.tzinfo else moment.replace(tzinfo=zone)
 
-    near = get_close_matches(name, list(known), n=3)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+def in_order(start: date | None, end: date | None, *, mend: str = "") -> None:
+    """End with wrong usage when the days end before they begin."""
+    if start is not None and end is not None and end < start:
+        usage(f"the days end ({end}) before they begin ({start}){mend}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """` — did you mean 'x' or 'y'?`, up to three of them, or nothing."""
+    from metrics_pipeline.nearest import nearest as guess
+
+    return guess(name, known, most=3)
 
 
 def _has_terminal() -> bool:

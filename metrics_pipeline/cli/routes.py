@@ -1,6 +1,6 @@
 """`metrics routes`: whom an alert would go to, and why.
 
-Beside `cli.py`, which hangs it up; nothing of it is imported before a verb runs but the settings.
+`app` hangs it up; nothing of it is imported before a verb runs but the settings.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ import typer
 from rich.text import Text
 from rich.tree import Tree
 
-from metrics_pipeline.cli_output import PROBLEM, JsonOption, console, print_json, usage
+from metrics_pipeline.cli.output import (
+    PROBLEM,
+    JsonOption,
+    console,
+    parse_moment,
+    print_json,
+    usage,
+)
 from metrics_pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -44,7 +51,7 @@ def routes_test(
     """Show where an alert with these labels would go, by which way, and whether it would wait. Exit code 1 when nobody gets it."""
     settings = load_settings()
     routing, ruleset = open_routing(settings)
-    moment = _moment(at, settings)
+    moment = datetime.now(UTC) if at is None else parse_moment(at, "--at", settings.zone, like="2026-11-11T23:30")
     labels: dict[str, str] = {}
     if rule is not None:
         labels |= _labels_of(rule, ruleset, settings, routing)
@@ -263,13 +270,3 @@ def _labels_of(rule_id: str, ruleset: RuleSet, settings: Settings, routing: Rout
     except KeyError as error:
         usage(str(error.args[0]))
     return rule_labels(rule, Catalogue.read(settings.dbt_project_dir).metrics[rule.metric], routing.directory)
-
-
-def _moment(text: str | None, settings: Settings) -> datetime:
-    if text is None:
-        return datetime.now(UTC)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        usage(f"--at {text!r} is not a time; write it as 2026-11-11T23:30")
-    return moment if moment.tzinfo else moment.replace(tzinfo=settings.zone)

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metrics_pipeline.cli_output import (
+from metrics_pipeline.cli.door import opened_door
+from metrics_pipeline.cli.output import (
     PROBLEM,
     JsonOption,
+    in_order,
     nearest,
     parse_day,
     print_json,
@@ -68,28 +70,30 @@ def alerts_rehearse(  # noqa: PLR0917 - options of a command
     from metrics_pipeline.routing.load import routing_of
     from metrics_pipeline.rules.load import load_rules
     from metrics_pipeline.rules.seeds import read_seeds
-    from metrics_pipeline.warehouse.read import Published
 
     settings = load_settings()
     start, end = parse_day(first, "--from"), parse_day(last, "--to")
     assert start is not None
     assert end is not None
-    if end < start:
-        usage(f"the days end ({end}) before they begin ({start})")
+    in_order(start, end)
     schedule = Schedule(night=_time(night, "--at"), acknowledged=_time(ack, "--ack") if ack else None)
     catalogue = Catalogue.read(settings.dbt_project_dir)
     seeds = read_seeds(settings.dbt_project_dir, settings.installation.timezone)
     ruleset = load_rules(settings.rules_dir, catalogue, seeds)
-    known = {one.id: one for one in ruleset.rules}
+    with opened_door(settings) as door:
+        door.require_export("alerts.rehearse", out)
+        by_id = {one.id: one for one in ruleset.rules}
+        known = {name: one for name, one in by_id.items() if door.sees_rule(one, by_id)}
+        published = door.published()
     for name in rule or ():
         if name not in known:
             usage(f"there is no rule {name!r}{nearest(name, known)}")
-    chosen = [one for one in ruleset.rules if (not rule or one.id in rule) and (hours or one.grain != "hour")]
+    chosen = [one for one in known.values() if (not rule or one.id in rule) and (hours or one.grain != "hour")]
     routing = routing_of(settings, rules=ruleset.rules, metrics=catalogue.metrics)
     title = f"{TITLE} {len(chosen)} rule{'s' if len(chosen) != 1 else ''}"
     with steps(title) as (_, total):
         found = rehearse(
-            Published.open(settings.published_dir),
+            published,
             chosen,
             start,
             end,

@@ -1,6 +1,6 @@
 """`metrics channels`: which channels there are, and what the other side says to a test message.
 
-Beside `cli.py`, which hangs it up; nothing of it is imported before a verb runs but the settings.
+`app` hangs it up; nothing of it is imported before a verb runs but the settings.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`metrics alerts` and `metrics orders`: what fires, its whole story, and what people do about it.
 
-Beside `cli.py`, which hangs both up; nothing but the settings is imported before a verb runs.
+`app` hangs both up; nothing but the settings is imported before a verb runs.
 """
 
 from __future__ import annotations
@@ -8,14 +8,24 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from getpass import getuser
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metrics_pipeline.cli_output import JsonOption, fail, nearest, opened_store, print_json, print_table, say, usage
+from metrics_pipeline.cli.door import CliDoor, opened_door
+from metrics_pipeline.cli.output import (
+    JsonOption,
+    fail,
+    nearest,
+    parse_moment,
+    print_json,
+    print_table,
+    say,
+    usage,
+)
 from metrics_pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -28,7 +38,9 @@ orders_app = typer.Typer(no_args_is_help=True, help="Work orders: who does what 
 
 RuleOption = Annotated[str | None, typer.Option(help="Only of this rule.")]
 LimitOption = Annotated[int, typer.Option(min=1)]
-WhoOption = Annotated[str | None, typer.Option("--who", help="Who acts; default: the user of this system.")]
+WhoOption = Annotated[
+    str | None, typer.Option("--who", help="Who acts; default: METRICS_USER, else the user of this system.")
+]
 OrderArgument = Annotated[str, typer.Argument(metavar="ORDER", help="Its number, or the episode.")]
 
 
@@ -50,10 +62,10 @@ def alerts_list(rule: RuleOption = None, as_json: JsonOption = False) -> None:
     """What fires now, red first."""
     from metrics_pipeline.alerts.listing import current_alerts
 
-    with opened_store() as store:
-        found = current_alerts(store, rule=rule)
-    if not found:
-        _is_known(rule)
+    with opened_door() as door:
+        found = door.sight.seen(current_alerts(door.store, rule=rule, limit=_reach(door, 200)))
+        if not found:
+            _is_known(rule, door)
     if as_json:
         print_json([one.as_json() for one in found])
         return
@@ -65,10 +77,10 @@ def alerts_history(rule: RuleOption = None, limit: LimitOption = 50, as_json: Js
     """Changes of state, the newest first."""
     from metrics_pipeline.alerts.listing import alert_history
 
-    with opened_store() as store:
-        found = alert_history(store, rule=rule, limit=limit)
-    if not found:
-        _is_known(rule)
+    with opened_door() as door:
+        found = door.sight.seen(alert_history(door.store, rule=rule, limit=_reach(door, limit)))[:limit]
+        if not found:
+            _is_known(rule, door)
     if as_json:
         print_json([one.as_json() for one in found])
         return
@@ -92,10 +104,10 @@ def alerts_messages(rule: RuleOption = None, limit: LimitOption = 50, as_json: J
     """Notifications and how their delivery stands, the newest first."""
     from metrics_pipeline.alerts.listing import notifications
 
-    with opened_store() as store:
-        found = notifications(store, rule=rule, limit=limit)
-    if not found:
-        _is_known(rule)
+    with opened_door() as door:
+        found = door.messages(notifications(door.store, rule=rule, limit=_reach(door, limit)))[:limit]
+        if not found:
+            _is_known(rule, door)
     if as_json:
         print_json([one.as_json() for one in found])
         return
@@ -108,20 +120,31 @@ def alerts_messages(rule: RuleOption = None, limit: LimitOption = 50, as_json: J
     "[bold]metrics alerts show 'refund_rate_surge{region=华北}@2026-11-11T00:00' --json[/bold]",
 )
 def alerts_show(
-    key: Annotated[str, typer.Argument(metavar="EPISODE|INSTANCE", help="As `metrics alerts history` names them.")],
+    key: Annotated[
+        str,
+        typer.Argument(
+            metavar="EPISODE|INSTANCE|RULE",
+            help="As `metrics alerts history` names them; a rule, if it has one slice only.",
+        ),
+    ],
     as_json: JsonOption = False,
 ) -> None:
     """The whole story of an alert: every change with its reason, who was told what and when, orders, feedback."""
     from metrics_pipeline.alerts.story import UnknownAlert, story_of
 
     settings = load_settings()
-    with opened_store(settings) as store:
+    with opened_door(settings) as door:
         try:
-            story = story_of(store, key, now=datetime.now(UTC))
+            story = story_of(door.store, key, now=door.now)
+            if not door.is_open:
+                story = _story_seen(door, story)
         except UnknownAlert as error:
+            if not door.is_open:
+                door.deny("read", key.partition("@")[0])
+                fail(f"there is no alert {key!r} that {door.viewer.person} may see")
             fail(str(error))
     if as_json:
-        found = story.as_json()
+        found = story.as_json(settings.ui_url)
         for row in found["transitions"]:
             row["run_url"] = _run_link(row["run_id"], settings) if row["run_id"] else None
         print_json(found)
@@ -148,22 +171,23 @@ def alerts_feedback(
 
     if episode is not None and useful is None:
         usage("say --useful or --not-useful")
-    with opened_store() as store, _told_plainly():
+    with opened_door() as door, _told_plainly():
         if episode is not None:
+            door.require_alerts("acknowledge", [episode])
             said = give_feedback(
-                store, episode, is_useful=bool(useful), reason=reason, who=who or getuser(), now=datetime.now(UTC)
+                door.store, episode, is_useful=bool(useful), reason=reason, who=door.acts_as(who, "--who"), now=door.now
             )
             if as_json:
                 print_json(said._asdict())
             else:
                 say(f"Kept: {said.who} finds {said.episode} {'useful' if said.is_useful else 'not useful'}.")
             return
-        counts = count_feedback(store, rule=rule)
+        counts = [one for one in count_feedback(door.store, rule=rule) if _sees_all_of(door, one.rule)]
         if as_json:
             print_json(
                 {
                     "rules": [one.as_json() for one in counts],
-                    "feedback": [one._asdict() for one in list_feedback(store, rule=rule)],
+                    "feedback": [one._asdict() for one in door.sight.seen(list_feedback(door.store, rule=rule))],
                 }
             )
             return
@@ -179,16 +203,62 @@ def alerts_feedback(
     print_table("Feedback", rows, numbers=("useful", "not useful"))
 
 
-def _is_known(rule: str | None) -> None:
+def _reach(door: CliDoor, limit: int) -> int:
+    """How many rows are read so that `limit` are left of what the policy takes out."""
+    return limit if door.is_open else max(limit, 100_000)
+
+
+def _sees_all_of(door: CliDoor, rule: str) -> bool:
+    """Whether they see every slice of a rule, so that a count over all of them is theirs."""
+    card = door.sight.cards.get(rule)
+    return door.is_open or (card is not None and {} in door.viewer.reading.slices_of(card.metric))
+
+
+def _story_seen(door: CliDoor, story: Story) -> Story:
+    """The story as whoever asks may see it. Raises `UnknownAlert` when they may not know of it."""
+    from metrics_pipeline.access.model import Level
+    from metrics_pipeline.alerts.sight import without_numbers
+    from metrics_pipeline.alerts.story import UnknownAlert
+
+    level = door.sight.level_of(story.key)
+    if level == Level.DENIED:
+        raise UnknownAlert(story.key)
+    orders = tuple(_order_seen(door, one) for one in story.orders)
+    if level == Level.EXACT and door.sight.shows_shares(story.key):
+        return replace(story, orders=orders)
+    return replace(
+        story,
+        instance=None if story.instance is None else without_numbers(story.instance),
+        episodes=tuple(map(without_numbers, story.episodes)),
+        transitions=tuple(map(without_numbers, story.transitions)),
+        orders=orders,
+    )
+
+
+def _order_seen(door: CliDoor, view: OrderView) -> OrderView:
+    """An order without the slices that whoever asks may not know of, nor their number."""
+    if door.is_open or view.order.slices == 1:
+        return view
+    from metrics_pipeline.alerts.work_orders import show_order
+
+    every = view.episodes or show_order(door.store, view.order.episode, now=door.now).episodes
+    seen = tuple(one for one in every if door.sight.sees(one))
+    return replace(view, order=view.order._replace(slices=max(len(seen), 1)), episodes=seen if view.episodes else ())
+
+
+def _is_known(rule: str | None, door: CliDoor) -> None:
     """End with wrong usage when nothing was found because there is no such rule; alarms and drills are made as they come."""
     if rule is None or ":" in rule:
         return
     from metrics_pipeline.library.catalogue import Catalogue
     from metrics_pipeline.rules.load import load_rules
 
-    settings = load_settings()
+    settings = door.settings
     ruleset = load_rules(settings.rules_dir, Catalogue.read(settings.dbt_project_dir))
-    known = {one.id for one in ruleset.rules} | {one.rule for one in ruleset.problems if one.rule}
+    by_id = {one.id: one for one in ruleset.rules}
+    known = {one.id for one in ruleset.rules if door.sees_rule(one, by_id)}
+    if door.is_open:
+        known |= {one.rule for one in ruleset.problems if one.rule}
     if rule not in known:
         usage(f"there is no rule {rule!r}{nearest(rule, known)}")
 
@@ -208,17 +278,18 @@ def orders_list(
     from metrics_pipeline.alerts.work_orders import list_orders
 
     settings = load_settings()
-    with opened_store(settings) as store:
+    with opened_door(settings) as door:
         found = list_orders(
-            store,
-            now=datetime.now(UTC),
+            door.store,
+            now=door.now,
             states=("open", "assigned", "closed") if all_ else ("open", "assigned"),
             rule=rule,
             assignee=assignee,
-            limit=limit,
+            limit=_reach(door, limit),
         )
+        found = [_order_seen(door, one) for one in found if door.sight.sees(one.order.episode)][:limit]
     if as_json:
-        print_json([one.as_json() for one in found])
+        print_json([one.as_json(settings.ui_url) for one in found])
         return
     print_table("Work orders", [_order_row(one, settings) for one in found])
 
@@ -226,11 +297,10 @@ def orders_list(
 @orders_app.command("show", epilog="Example: [bold]metrics orders show 12[/bold]")
 def orders_show(order: OrderArgument, as_json: JsonOption = False) -> None:
     """One order and what happened to it."""
-    from metrics_pipeline.alerts.work_orders import show_order
 
     settings = load_settings()
-    with opened_store(settings) as store, _told_plainly():
-        found = show_order(store, order, now=datetime.now(UTC))
+    with opened_door(settings) as door, _told_plainly():
+        found = _order_seen(door, _order(door, order))
     _show_order(found, settings, as_json=as_json)
 
 
@@ -249,9 +319,11 @@ def orders_assign(
     from metrics_pipeline.alerts.work_orders import assign_order
 
     settings = load_settings()
-    due_at = None if due is None else _moment(due, settings)
-    with opened_store(settings) as store, _told_plainly():
-        found = assign_order(store, order, to, who=who or getuser(), now=datetime.now(UTC), due_at=due_at)
+    due_at = None if due is None else parse_moment(due, "--due", settings.zone, like="2026-11-12T18:00")
+    with opened_door(settings) as door, _told_plainly():
+        door.require_alerts("acknowledge", [_order(door, order).order.episode])
+        found = assign_order(door.store, order, to, who=door.acts_as(who, "--who"), now=door.now, due_at=due_at)
+        found = _order_seen(door, found)
     _show_order(found, settings, as_json=as_json)
 
 
@@ -270,9 +342,27 @@ def orders_close(
     from metrics_pipeline.alerts.work_orders import close_order
 
     settings = load_settings()
-    with opened_store(settings) as store, _told_plainly():
-        found = close_order(store, order, reason, note, who=who or getuser(), now=datetime.now(UTC))
+    with opened_door(settings) as door, _told_plainly():
+        door.require_alerts("acknowledge", [_order(door, order).order.episode])
+        found = close_order(door.store, order, reason, note, who=door.acts_as(who, "--who"), now=door.now)
+        found = _order_seen(door, found)
     _show_order(found, settings, as_json=as_json)
+
+
+def _order(door: CliDoor, order: str) -> OrderView:
+    """An order; one that whoever asks may not know of is as unknown to them as one that is not there."""
+    from metrics_pipeline.alerts.work_orders import WorkOrderError, show_order
+
+    if door.is_open:
+        return show_order(door.store, order, now=door.now)
+    try:
+        found = show_order(door.store, order, now=door.now)
+    except WorkOrderError:
+        found = None
+    if found is None or not door.sight.sees(found.order.episode):
+        door.deny("read", f"order {order}")
+        fail(f"there is no work order {order!r} that {door.viewer.person} may see")
+    return found
 
 
 # -- output --------------------------------------------------------------------------------------------------------
@@ -322,6 +412,7 @@ def _tell(story: Story, settings: Settings) -> None:
                 "worst": episode.worst_tier,
                 "value": episode.worst_value,
                 "ended": episode.close_reason or "open",
+                "definition": ", ".join(story.judged_by(episode.key)),
             }
             for episode in story.episodes
         ],
@@ -329,7 +420,7 @@ def _tell(story: Story, settings: Settings) -> None:
     )
     say("[bold]Transitions[/bold]")
     for row in story.transitions:
-        for line in _transition_lines(row, settings):
+        for line in _transition_lines(row, story, settings):
             typer.echo(line)
     print_table(
         "Messages",
@@ -363,7 +454,7 @@ def _tell(story: Story, settings: Settings) -> None:
         )
 
 
-def _transition_lines(row: TransitionRow, settings: Settings) -> tuple[str, str]:
+def _transition_lines(row: TransitionRow, story: Story, settings: Settings) -> tuple[str, str]:
     before, after = _state(row.from_state, row.from_tier), _state(row.to_state, row.to_tier)
     change = after if before == after else f"{before} → {after}"
     is_plain = row.verdict_reason in ("", "ok", "breach")
@@ -372,7 +463,7 @@ def _transition_lines(row: TransitionRow, settings: Settings) -> tuple[str, str]
     rule = f"{row.previous_rule_hash} → {row.rule_hash}" if row.previous_rule_hash else row.rule_hash
     facts = {
         "rule": rule,
-        "metric": row.metric_version,
+        "metric": story.versions.get(row.metric_version, row.metric_version),
         "data": row.data_version,
         "run": _run_link(row.run_id, settings) if row.run_id else "",
     }
@@ -404,11 +495,11 @@ def _order_row(view: OrderView, settings: Settings) -> dict[str, Any]:
 
 def _show_order(view: OrderView, settings: Settings, *, as_json: bool) -> None:
     if as_json:
-        print_json(view.as_json())
+        print_json(view.as_json(settings.ui_url))
         return
     print_table("Work order", [_order_row(view, settings)])
-    for name, link in view.order.links.items():
-        say(f"{name}: {link}")
+    for name, link in view.links(settings.ui_url).items():
+        typer.echo(f"{name}: {link}")  # in one line, however long, to be copied
     print_table(
         "What happened",
         [
@@ -423,8 +514,11 @@ def _state(state: str, tier: str) -> str:
 
 
 def _reason_words(reason: str) -> str:
-    from metrics_pipeline.alerts.ladder import LADDER
+    from metrics_pipeline.alerts.ladder import LADDER, UNJUDGED_WORDS
 
+    if reason in UNJUDGED_WORDS:
+        zh, en = UNJUDGED_WORDS[reason]
+        return f"{en} {zh}"
     rung = LADDER.get(reason)
     return reason if rung is None else f"{rung.en} {rung.zh}"
 
@@ -438,14 +532,6 @@ def _close_words(reason: str) -> str:
 
 def _local(moment: datetime, settings: Settings) -> str:
     return f"{moment.astimezone(settings.zone):%Y-%m-%d %H:%M}"
-
-
-def _moment(text: str, settings: Settings) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        usage(f"--due {text!r} is not a time; write it as 2026-11-12T18:00")
-    return moment if moment.tzinfo else moment.replace(tzinfo=settings.zone)
 
 
 def _relative(text: str) -> str:

@@ -1,0 +1,433 @@
+"""`metrics library propose|proposals|review|approve|reject|apply|restate`: how a definition changes.
+
+Hangs on the app of `library`; nothing heavy is imported before a verb runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from metrics_pipeline.cli.door import opened_door
+from metrics_pipeline.cli.library import find_metric, open_catalogue, require_metric
+from metrics_pipeline.cli.library_versions import MetricArgument, show_diff
+from metrics_pipeline.cli.output import JsonOption, fail, opened_store, parse_day, print_json, print_table, say, usage
+from metrics_pipeline.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from metrics_pipeline.library.changing import Change
+    from metrics_pipeline.library.preview import Preview
+    from metrics_pipeline.library.proposals import Actor, Applied
+    from metrics_pipeline.rules.what_if import Firing
+
+BARS = "▁▂▃▄▅▆▇█"
+NumberArgument = Annotated[int, typer.Argument(help="Number of the proposal.")]
+WhyOption = Annotated[str, typer.Option("--why", help="Why, for whoever reads the history later.")]
+EffectiveOption = Annotated[
+    str | None, typer.Option("--effective", metavar="YYYY-MM-DD", help="First day of the new definition.")
+]
+
+
+def add_to_library(app: typer.Typer) -> None:
+    """Hang the commands on `metrics library`."""
+    app.command(
+        "propose",
+        epilog="Examples: [bold]metrics library propose refund_rate --set 'formula=refunded_orders / orders_placed' "
+        "--effective 2026-12-01 --why 'cash on delivery has no payment'[/bold] · "
+        "[bold]metrics library propose refund_rate --set owner=finance --why 'moved team'[/bold] · "
+        "[bold]metrics library propose refund_rate --set target=0.04 --effective 2027-01-01 --why 'new year'[/bold]",
+    )(library_propose)
+    app.command("proposals", epilog="Examples: [bold]metrics library proposals[/bold] · [bold]… --all --json[/bold]")(
+        library_proposals
+    )
+    app.command("review", epilog="Example: [bold]metrics library review 3[/bold]")(library_review)
+    app.command("approve", epilog="Example: [bold]metrics library approve 3 --note 'agreed with finance'[/bold]")(
+        library_approve
+    )
+    app.command("reject", epilog="Example: [bold]metrics library reject 3 --note 'first see what returns do'[/bold]")(
+        library_reject
+    )
+    app.command("apply", epilog="Example: [bold]metrics library apply 3[/bold]")(library_apply)
+    app.command(
+        "restate",
+        epilog="Example: [bold]metrics library restate refund_rate --from 2026-10-01 --why 'one year in one unit'[/bold]",
+    )(library_restate)
+
+
+def library_propose(
+    metric: MetricArgument,
+    given: Annotated[
+        list[str], typer.Option("--set", metavar="FIELD=VALUE", help="What is to change; may be repeated.")
+    ],
+    why: WhyOption,
+    effective: EffectiveOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Propose to change a metric from a day on; earlier days keep their definition. Shows what would change."""
+    from metrics_pipeline.library.proposals import propose
+
+    settings = load_settings()
+    find_metric(open_catalogue(settings), metric)
+    require_metric(settings, metric, "compose")
+    changes = dict(_pair(one) for one in given)
+    shown = _shown_until(settings, metric)
+    day = parse_day(effective, "--effective") or shown or datetime.now(settings.zone).date() + timedelta(days=1)
+    with _told(), opened_store(settings) as store:
+        number, found = propose(
+            store,
+            _actor(settings),
+            settings.dbt_project_dir,
+            metric,
+            changes,
+            effective=day,
+            why=why,
+            shown_until=shown,
+        )
+    if as_json:
+        print_json({"proposal": number, "metric": metric, "effective_from": day.isoformat(), **_change_json(found)})
+        return
+    typer.echo(f"proposal {number}: {metric} from {day} on")
+    show_diff("What changes", _diff(found))
+    say(f"Next: [bold]metrics library review {number}[/bold] shows it on history; its owner approves it.")
+
+
+def library_proposals(
+    metric: Annotated[str | None, typer.Option(help="Only of this metric.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Those that are applied or rejected, too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Proposals that wait for a decision or to be applied, the newest first."""
+    from metrics_pipeline.store.metric_versions import proposals
+
+    settings = load_settings()
+    with opened_door(settings) as door, door.store.reading() as connection:
+        rows = [
+            one for one in proposals(connection, metric=metric, is_open=not everything) if door.knows_whole(one.metric)
+        ]
+    if as_json:
+        print_json([row._asdict() for row in rows])
+        return
+    shown = [
+        {
+            "proposal": str(row.id),
+            "metric": row.metric,
+            "state": row.state,
+            "from": str(row.effective_from),
+            "changes": ", ".join(f"{name}={value}" for name, value in row.changes.items()),
+            "by": row.who,
+            "why": row.why,
+            "decided by": row.decided_by,
+            "note": row.note,
+        }
+        for row in rows
+    ]
+    print_table("Proposals", shown)
+
+
+def library_review(
+    number: NumberArgument,
+    days: Annotated[int, typer.Option(help="Days of history that are computed anew.")] = 90,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a proposal: what changes, the last 90 days old against new, what depends on it, what its rules would have fired."""
+    from metrics_pipeline.library.preview import PreviewError, preview
+    from metrics_pipeline.library.proposals import find, reviewed
+    from metrics_pipeline.rules.load import load_rules
+    from metrics_pipeline.rules.seeds import read_seeds
+    from metrics_pipeline.rules.what_if import firings
+
+    settings = load_settings()
+    with _told(), opened_store(settings) as store, store.reading() as connection:
+        row = find(connection, number)
+    require_metric(settings, row.metric)
+    with _told():
+        found = None if row.state in {"applied", "rejected"} else reviewed(settings.dbt_project_dir, row)
+    looked: Preview | None = None
+    fired: list[Firing] = []
+    unseen = ""
+    if found is not None and found.changes_values:
+        try:
+            with opened_door(settings) as door:
+                published = door.published()
+            looked = preview(published, found.after, row.metric, days=days)
+            seeds = read_seeds(settings.dbt_project_dir, settings.installation.timezone)
+            rules = load_rules(settings.rules_dir, found.before, seeds).rules
+            fired = firings(
+                published, found.after, row.metric, rules, start=looked.start, until=looked.until,
+                promotions=seeds.promotions, references=seeds.references,
+            )  # fmt: skip
+        except PreviewError as error:
+            unseen = str(error)
+    affected = _affected(found)
+    if as_json:
+        print_json(
+            {
+                **row._asdict(),
+                "affected": affected,
+                "preview": None if looked is None else _preview_json(looked),
+                "no_preview": unseen or None,
+                "alerts": [
+                    {"rule": one.rule, "before": _counts(one.before), "after": _counts(one.after)} for one in fired
+                ],
+            }
+        )
+        return
+    say(f"[bold]Proposal {row.id}[/bold]: {row.metric} from {row.effective_from} on, {row.state}")
+    say(f"by {row.who} on {row.at.astimezone(settings.zone):%Y-%m-%d %H:%M}: {row.why}")
+    if row.decided_by:
+        say(f"{row.state} after a decision of {row.decided_by}{f': {row.note}' if row.note else ''}")
+    show_diff("What changes", {name: list(pair) for name, pair in row.diff.items()})
+    if affected:
+        say(f"Changes with it: {', '.join(affected)}")
+    if unseen:
+        say(f"No preview: {unseen}")
+    if looked is not None:
+        _show_preview(looked)
+    if fired:
+        rows = [
+            {"rule": one.rule, **{f"{when} {name}": value for when, of in (("before", one.before), ("after", one.after))
+             for name, value in _counts(of).items()}}
+            for one in fired
+        ]  # fmt: skip
+        print_table("What its rules would have fired in these days", rows, numbers=[*rows[0]][1:])
+
+
+def library_approve(
+    number: NumberArgument,
+    note: Annotated[str, typer.Option("--note", help="What should be known of the decision.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Approve a proposal: for the metric's owner, who is not the proposer unless there is no other owner."""
+    _decide(number, note, is_approved=True, as_json=as_json)
+
+
+def library_reject(
+    number: NumberArgument,
+    note: Annotated[str, typer.Option("--note", help="Why not.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Reject a proposal, or take back one's own."""
+    _decide(number, note, is_approved=False, as_json=as_json)
+
+
+def library_apply(number: NumberArgument, effective: EffectiveOption = None, as_json: JsonOption = False) -> None:
+    """Put an approved proposal into the files: the YAML with the former definition beside the new one, and the models."""
+    from metrics_pipeline.library.proposals import apply, find
+
+    settings = load_settings()
+    with _told(), opened_store(settings) as store:
+        with store.reading() as connection:
+            row = find(connection, number)
+        require_metric(settings, row.metric, "approve")
+        done = apply(
+            store, _actor(settings), settings.dbt_project_dir, number,
+            effective=parse_day(effective, "--effective"), shown_until=_shown_until(settings, row.metric),
+        )  # fmt: skip
+    _show_applied(f"proposal {number} is applied", row.metric, done, settings, as_json=as_json)
+
+
+def library_restate(
+    metric: MetricArgument,
+    first: Annotated[str, typer.Option("--from", metavar="YYYY-MM-DD", help="First day that is computed anew.")],
+    why: WhyOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Let the newest definition also be that of earlier days. What was shown before stays readable with `asof`."""
+    from metrics_pipeline.library.proposals import restate
+
+    settings = load_settings()
+    found = find_metric(open_catalogue(settings), metric)
+    require_metric(settings, metric, "approve")
+    day = parse_day(first, "--from")
+    assert day is not None
+    with _told(), opened_store(settings) as store:
+        done = restate(
+            store, _actor(settings), settings.dbt_project_dir, metric, first=day, why=why, owner=found.owner,
+            owners=_owners(settings, found.owner), shown_until=_shown_until(settings, metric),
+        )  # fmt: skip
+    _show_applied(f"{metric} is restated from {day} on", metric, done, settings, as_json=as_json)
+
+
+def _decide(number: int, note: str, *, is_approved: bool, as_json: bool) -> None:
+    from metrics_pipeline.library.proposals import approve, find, reject
+
+    settings = load_settings()
+    with _told(), opened_store(settings) as store:
+        with store.reading() as connection:
+            row = find(connection, number)
+        require_metric(settings, row.metric, "approve")
+        owner = find_metric(open_catalogue(settings), row.metric).owner
+        act = approve if is_approved else reject
+        remark = act(store, _actor(settings), number, owner=owner, owners=_owners(settings, owner), note=note)
+    word = "approved" if is_approved else "rejected"
+    if as_json:
+        print_json({"proposal": number, "state": word, "by": settings.user, "remark": remark})
+        return
+    typer.echo(f"proposal {number} is {word}{f' ({remark})' if remark else ''}")
+    if is_approved:
+        say(f"Next: [bold]metrics library apply {number}[/bold]")
+
+
+def _show_applied(said: str, metric: str, done: Applied, settings: Settings, *, as_json: bool) -> None:
+    newest = None if done.rebuild_from is None else _shown_until(settings, metric)
+    last = None if newest is None else newest - timedelta(days=1)
+    rebuild = None if last is None else f"metrics backfill --from {done.rebuild_from} --to {last}"
+    if as_json:
+        print_json(
+            {
+                "versions": [
+                    {"metric": one.metric, "number": one.number, "version": one.version} for one in done.versions
+                ],
+                "files": [str(path) for path in done.files],
+                "rebuild": rebuild,
+            }
+        )
+        return
+    typer.echo(said)
+    for one in done.versions:
+        since = f"from {one.effective_from}" if one.effective_from else "all days"
+        typer.echo(f"  {one.metric} v{one.number} ({one.version}), {since}")
+    for path in done.files:
+        typer.echo(f"  wrote {path.name}")
+    if rebuild is not None:
+        say(f"Next: [bold]{rebuild}[/bold] computes these days anew; commit the files.")
+    else:
+        say("The next night computes with it; commit the files.")
+
+
+def _show_preview(found: Preview) -> None:
+    say(
+        f"{found.metric}, {found.start} to {found.until - timedelta(days=1)}: {found.different:,} of {found.compared:,} values differ"
+        f"{f', {found.only_old:,} have no new one' if found.only_old else ''}"
+        f"{f', {found.only_new:,} are new' if found.only_new else ''}"
+    )
+    low, high = _range(found.daily)
+    for name in ("old", "new"):
+        typer.echo(f"  {name} {_plot(found.daily[name], low, high)}")
+    newest = found.daily.tail(7)
+    days = [
+        {"day": f"{row.period_start:%Y-%m-%d}", "old": _number(row.old), "new": _number(row.new)}
+        for row in newest.itertuples()
+    ]
+    print_table("The total of the last days", days, numbers=("old", "new"))
+    rows = [
+        {"slice": "all" if row.dimension == "all" else f"{row.dimension}={row.member}", "days": row.days,
+         "old mean": _number(row.old), "new mean": _number(row.new), "difference": _number(row.difference)}
+        for row in found.slices.itertuples()
+    ]  # fmt: skip
+    if rows:
+        print_table("Slices that differ most", rows, numbers=("days", "old mean", "new mean", "difference"))
+
+
+def _range(daily: pd.DataFrame) -> tuple[float, float]:
+    both = daily[["old", "new"]]
+    return float(both.min().min()), float(both.max().max())
+
+
+def _plot(values: pd.Series[Any], low: float, high: float) -> str:
+    """A value a character, on a common scale; a gap is a blank."""
+    span = (high - low) or 1.0
+    return "".join(
+        " " if value != value else BARS[min(int((value - low) / span * len(BARS)), len(BARS) - 1)]  # noqa: PLR0124
+        for value in values.astype(float)
+    )
+
+
+def _preview_json(found: Preview) -> dict[str, Any]:
+    return {
+        "from": found.start.isoformat(),
+        "until": found.until.isoformat(),
+        "compared": found.compared,
+        "different": found.different,
+        "only_old": found.only_old,
+        "only_new": found.only_new,
+        "daily": [
+            {"day": f"{row.period_start:%Y-%m-%d}", "old": _number(row.old), "new": _number(row.new)}
+            for row in found.daily.itertuples()
+        ],
+        "slices": [
+            {"dimension": row.dimension, "member": row.member, "days": row.days, "old": _number(row.old),
+             "new": _number(row.new)}
+            for row in found.slices.itertuples()
+        ],
+    }  # fmt: skip
+
+
+def _counts(found: Any) -> dict[str, int]:
+    return {"yellow": found.yellow, "red": found.red, "episodes": found.episodes}
+
+
+def _affected(found: Change | None) -> list[str]:
+    """The metrics whose version changes with the change, in the order of the pyramid."""
+    if found is None:
+        return []
+    before, after = found.before.metrics, found.after.metrics
+    return [name for name in after if name != found.metric and after[name].spans != before[name].spans]
+
+
+def _change_json(found: Change) -> dict[str, Any]:
+    return {"diff": _diff(found), "changes_values": found.changes_values, "affected": _affected(found)}
+
+
+def _diff(found: Change) -> dict[str, list[Any]]:
+    from metrics_pipeline.library.proposals import difference_of
+
+    return difference_of(found)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip() or not value.strip():
+        usage(f"--set {text!r} is not FIELD=VALUE, such as owner=finance")
+    return name.strip(), value.strip()
+
+
+def _actor(settings: Settings) -> Actor:
+    from metrics_pipeline.library.proposals import Actor
+    from metrics_pipeline.store.audit import Caller
+
+    return Actor(Caller(settings.user, "cli"), datetime.now(UTC))
+
+
+def _owners(settings: Settings, owner: str) -> Sequence[str]:
+    """Ids of the people an owner stands for now."""
+    from metrics_pipeline.routing.load import routing_of
+
+    return [person.id for person in routing_of(settings).directory.who(owner, datetime.now(UTC))]
+
+
+def _shown_until(settings: Settings, metric: str) -> date | None:
+    """First day of which nothing is published of a metric; None when nothing is."""
+    from metrics_pipeline.access.reader import NotPublished
+
+    try:
+        with opened_door(settings) as door:
+            state = door.published().metrics.get(metric)
+    except NotPublished:
+        return None
+    return state.complete_until.date() if state is not None and state.complete_until is not None else None
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or value != value else float(value)  # noqa: PLR0124
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What cannot be done ends with its message and exit code 1; what is asked wrongly with 2."""
+    from metrics_pipeline.library.changing import ChangeError
+    from metrics_pipeline.library.definitions import DefinitionError
+    from metrics_pipeline.library.proposals import ProposalError
+
+    try:
+        yield
+    except ChangeError as error:
+        usage(str(error))
+    except (ProposalError, DefinitionError) as error:
+        fail(str(error))

@@ -1,0 +1,140 @@
+"""`metrics library lineage|usage`: what a metric comes from, and who uses it.
+
+Hangs on the app of `library`; nothing heavy is imported before a verb runs.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from metrics_pipeline.cli.door import opened_door
+from metrics_pipeline.cli.library import find_metric, open_catalogue
+from metrics_pipeline.cli.output import JsonOption, print_json, print_table, say, usage
+from metrics_pipeline.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from metrics_pipeline.library.lineage import Lineage
+
+
+def add_to_library(app: typer.Typer) -> None:
+    """Hang the commands on `metrics library`."""
+    app.command(
+        "lineage",
+        epilog="Examples: [bold]metrics library lineage gmv[/bold] · [bold]metrics library lineage refund_rate --mermaid[/bold] · "
+        "[bold]metrics library lineage gmv --dot | dot -Tsvg > gmv.svg[/bold]",
+    )(library_lineage)
+    app.command(
+        "usage",
+        epilog="Examples: [bold]metrics library usage[/bold] · [bold]metrics library usage refund_rate --json[/bold]",
+    )(library_usage)
+
+
+def library_lineage(
+    metric: Annotated[str, typer.Argument(help="Metric id, e.g. gmv.")],
+    as_dot: Annotated[bool, typer.Option("--dot", help="Print a graph for Graphviz.")] = False,
+    as_mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a graph for Markdown.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """From source columns through staging, facts and cubes to a metric, and on to what is made of it."""
+    from metrics_pipeline.library.lineage import lineage_of
+
+    if sum((as_dot, as_mermaid, as_json)) > 1:
+        usage("choose one of --json, --dot and --mermaid")
+    catalogue = open_catalogue(load_settings())
+    find_metric(catalogue, metric)
+    found = lineage_of(catalogue, metric)
+    if as_json:
+        print_json(found.as_json())
+    elif as_dot:
+        typer.echo(found.as_dot(), nl=False)
+    elif as_mermaid:
+        typer.echo(found.as_mermaid(), nl=False)
+    else:
+        _show(found)
+
+
+def library_usage(
+    metric: Annotated[str | None, typer.Argument(help="Metric id; default: all of them.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Who uses each metric (rules, formulas, targets), how often one is used again, what is stale or used by nobody."""
+    from metrics_pipeline.library.usage import reuse, usage_of
+    from metrics_pipeline.rules.load import load_rules
+    from metrics_pipeline.rules.seeds import read_seeds
+
+    settings = load_settings()
+    catalogue = open_catalogue(settings)
+    if metric is not None:
+        find_metric(catalogue, metric)
+    seeds = read_seeds(settings.dbt_project_dir, settings.installation.timezone)
+    rules: dict[str, list[str]] = {}
+    for rule in load_rules(settings.rules_dir, catalogue, seeds).rules:
+        for name in {rule.metric, *([rule.min_sample.metric] if rule.min_sample else [])}:
+            rules.setdefault(name, []).append(rule.id)
+    targets: dict[str, int] = {}
+    for one in seeds.references:
+        targets[one.metric] = targets.get(one.metric, 0) + 1
+    now = datetime.now(settings.zone).replace(tzinfo=None)
+    everything = usage_of(catalogue, rules, targets, _reach(settings), now=now)
+    total = reuse(everything)
+    found = [one for one in everything if metric in (None, one.metric)]
+    if as_json:
+        print_json(
+            {
+                "metrics": [one.as_json() for one in found],
+                "reuse": {"rate": total.rate, "reused": total.reused, "unused": total.unused, "uses": total.uses},
+            }
+        )
+        return
+    rows: list[dict[str, Any]] = [
+        {
+            "metric": one.metric,
+            "uses": one.uses,
+            "rules": len(one.rules) if metric is None else ", ".join(one.rules),
+            "formulas": len(one.direct) if metric is None else ", ".join(one.direct),
+            "downstream": len(one.downstream) if metric is None else ", ".join(one.downstream),
+            "targets": one.targets,
+            "remark": ", ".join(
+                [
+                    *(["unused"] if one.is_unused else []),
+                    *([f"stale by {one.stale_hours:,.0f} h"] if one.stale_hours else []),
+                ]
+            ),
+        }
+        for one in found
+    ]
+    print_table("Use of the metrics", rows, numbers=("uses", "targets"))
+    say(
+        f"{total.reused} of {total.metrics} metrics ({total.rate:.0%}) are used twice or more; "
+        f"{total.unused} by nobody; {total.uses} uses in all."
+    )
+
+
+def _reach(settings: Settings) -> dict[str, datetime | None]:
+    """Metric → end of its published values, shop-local; {} when nothing is published."""
+    from metrics_pipeline.access.reader import NotPublished
+
+    try:
+        with opened_door(settings) as door:
+            return {name: state.complete_until for name, state in door.published().metrics.items()}
+    except NotPublished:
+        return {}
+
+
+def _show(found: Lineage) -> None:
+    from metrics_pipeline.library.lineage import KINDS
+
+    comes_from: dict[str, list[str]] = {}
+    for edge in found.edges:
+        comes_from.setdefault(edge.target, []).append(edge.source)
+    rows = [
+        {"layer": node.kind.replace("_", " "), "what": f"{'→ ' if node.id == found.metric else ''}{node.id}",
+         "comes from": ", ".join(comes_from.get(node.id, []))}
+        for kind in KINDS
+        for node in found.nodes
+        if node.kind == kind
+    ]  # fmt: skip
+    print_table(f"Lineage of {found.metric}", rows)
