@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from metrics_pipeline.settings import PROJECT_ROOT
+from metrics_pipeline.yaml_values import YAMLError, read_yaml
 
 CONTRACT_PATH = Path(__file__).with_name("contract.yml")
 MARKDOWN_PATH = PROJECT_ROOT / "docs" / "raw-contract.md"
@@ -61,7 +60,7 @@ class Column(BaseModel):
     minimum: int | None = Field(default=None, alias="min")
     unit: str | None = None
     pii: bool = False
-    """Personal data: never leaves raw in clear."""
+    """Personal data: kept as a keyed hash or not at all."""
 
     @property
     def duckdb_type(self) -> str:
@@ -146,7 +145,7 @@ class Contract(BaseModel):
 def read_contract(path: Path) -> Contract:
     """Read a contract file. Raises `ContractError` naming file and entry."""
     try:
-        document = YAML(typ="safe").load(path.read_text("utf-8"))
+        document = read_yaml(path.read_text("utf-8"))
         return Contract.model_validate(
             {
                 "tables": [
@@ -191,7 +190,7 @@ def contract_markdown(contract: Contract | None = None) -> str:
         "",
         "Timestamps are UTC, dates are days of the shop's own calendar. Money is in the shop's currency, major unit.",
         "A row that breaks a rule goes to `raw._quarantine` with its reasons; the others are loaded.",
-        "PII columns stay in `raw`: staging hashes them, and no message, log or quarantine row shows them.",
+        "PII columns are loaded as keyed hashes or not at all (docs/access.md); no message, log or quarantine row shows them.",
     ]
     for table in contract.tables:
         clock = f"clock `{table.clock}`" if table.clock else "no clock (dimension)"

@@ -17,13 +17,11 @@ from zoneinfo import ZoneInfo
 
 import duckdb
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedBase
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from metrics_pipeline.sources.contract import Column, Table, Text, load_contract
 from metrics_pipeline.sources.coverage import Days, daily_volumes, infer_days, spans_of, told_days
 from metrics_pipeline.sources.source import EARLIEST_CLOCK, Absence, Batch, SourceError, SourceInfo, Span, words_of
+from metrics_pipeline.yaml_values import MarkedMapping, MarkedSequence, MarkedYAMLError, YAMLError, read_yaml
 
 MAPPING_NAME = "mapping.yml"
 UNREADABLE = "unreadable: "
@@ -392,7 +390,7 @@ def read_mapping(path: Path) -> tuple[Any, FilesMapping]:
     if not path.is_file():
         raise SourceError(f"{path}: there is no mapping file; write one (docs/sources.md shows an example)")
     try:
-        document = YAML(typ="rt").load(path.read_text("utf-8"))
+        document = read_yaml(path.read_text("utf-8"))
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SourceError(f"{path}:{line}: not valid YAML: {error.problem}; correct the line") from None
@@ -461,7 +459,7 @@ def _line(document: object, keys: Sequence[str | int]) -> int:
     """The line (from 1) of the deepest of `keys` that is in the document."""
     line = 0
     for key in keys:
-        if not isinstance(document, CommentedBase):
+        if not isinstance(document, MarkedMapping | MarkedSequence):
             break
         try:
             position = document.lc.key(key) if isinstance(document, dict) else document.lc.item(key)

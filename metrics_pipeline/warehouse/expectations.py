@@ -4,12 +4,14 @@ Loading already rejects bad rows one by one; this is the independent look at wha
 on the load as a whole: too much in quarantine, lines without their order. The rows stay in DuckDB: a suite sees a
 frame of one row, whose columns are counts and shares (`amount__below_minimum`, `key__duplicates`, `quarantined__share`).
 
-Great Expectations costs about 3 CPU seconds to import, so it is imported on first use; `warm_up` starts that in the
+Great Expectations costs almost 2 CPU seconds to import, so it is imported on first use; `warm_up` starts that in the
 background while DuckDB (which releases the interpreter) still loads.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -280,12 +282,34 @@ def _facts(table: Table, quarantine_limit: float) -> list[_Fact]:
 @cache
 def _batch_definition() -> BatchDefinition:
     """A throw-away context around in-memory frames: nothing is read from or written to disk."""
-    import great_expectations as gx
+    with _IMPORTING:
+        for name in _NOT_NEEDED:
+            _import_when_used(name)
+        import great_expectations as gx
 
     context: Any = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
     source = context.data_sources.add_pandas("facts")
     return source.add_dataframe_asset("one_row").add_batch_definition_whole_dataframe("window")
+
+
+_IMPORTING = threading.Lock()
+_NOT_NEEDED = ("scipy", "scipy.stats")
+"""What Great Expectations imports for expectations about distributions, which no suite here has: a CPU second."""
+
+
+def _import_when_used(name: str) -> None:
+    """Let `import name` cost nothing until something of it is used; a name that is imported already stays as it is."""
+    spec = None if name in sys.modules else importlib.util.find_spec(name)
+    if spec is None or spec.loader is None:
+        return
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    package, _, child = name.rpartition(".")
+    if package:
+        setattr(sys.modules[package], child, module)
 
 
 def quarantine_reasons(con: DuckDBPyConnection, table: str, limit: int = 10) -> list[str]:

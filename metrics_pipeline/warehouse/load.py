@@ -23,8 +23,10 @@ from duckdb import DuckDBPyConnection
 from metrics_pipeline.sources.contract import Column, Table, load_contract
 from metrics_pipeline.sources.source import EARLIEST_CLOCK, Batch, Source, SourceError, Span, words_of
 from metrics_pipeline.warehouse.build import BuildError, connect_build, ensure_raw_schema
+from metrics_pipeline.warehouse.personal import PersonalData
 
 MASK = "***"
+NOTHING_PERSONAL = PersonalData("drop")
 TABLES_AT_ONCE = 2
 _MOST_RANGES = 16
 _FILE_ENDINGS = (".parquet", ".csv", ".csv.gz", ".tsv", ".json")
@@ -112,11 +114,13 @@ def load(
     now: datetime,
     timezone: str,
     progress: Progress | None = None,
+    personal: PersonalData = NOTHING_PERSONAL,
 ) -> LoadReport:
     """Bring `window` of the named contract tables from `source` into schema `raw`; one transaction per table.
 
     `target` is an open read-write connection or the path of the build file; `now` (naive = UTC) judges future clocks
     and stamps `_loaded_at`; `timezone` is the shop's (days of `raw._touched`, today for date columns).
+    `personal`: what is kept of personal data, by default nothing.
     Raises `SourceError` naming batch, file or column and the mend; a table is then as it was before. Missing required
     columns and unreadable files of any table are found before the first one is written. `BuildError` when the build
     file itself cannot be written.
@@ -135,7 +139,8 @@ def load(
         def load_table(table: Table) -> TableLoad:
             with con.cursor() as own:
                 own.execute("SET TimeZone = 'UTC'")
-                loader = _TableLoader(own, source, table, window, moment, ZoneInfo(timezone))
+                personal.prepare(own)
+                loader = _TableLoader(own, source, table, window, moment, ZoneInfo(timezone), personal)
                 return loader.load(deliveries[table.name], progress)
 
         loads = _in_parallel(load_table, chosen)
@@ -236,6 +241,7 @@ class _TableLoader:
     window: Span
     now: datetime
     zone: ZoneInfo
+    personal: PersonalData
 
     @property
     def key(self) -> str:
@@ -256,6 +262,7 @@ class _TableLoader:
         days: set[date] = set()
         self.con.execute("BEGIN TRANSACTION")
         try:
+            self.personal.cover(self.con, f"raw.{self.table.name}", self._personal_texts())
             for number, delivery in enumerate(deliveries, 1):
                 try:
                     self._cast_and_check(delivery)
@@ -312,6 +319,9 @@ class _TableLoader:
             else f"CAST(NULL AS {column.duckdb_type}) AS {column.name}"
             for column in self.table.columns
         )
+        kept = ", ".join(
+            f"{self._kept_of(column)} AS {column.name}" if column.pii else column.name for column in self.table.columns
+        )
         self.con.execute(
             f"""
             CREATE OR REPLACE TEMP TABLE _checked AS
@@ -319,7 +329,7 @@ class _TableLoader:
             typed AS (SELECT *, {casts} FROM given),
             judged AS (SELECT *, ({broken}) IS TRUE AS is_broken FROM typed)
             SELECT
-              {self.columns},
+              {kept},
               CASE WHEN is_broken THEN concat_ws('; ', {reasons}) END AS _reason,
               CASE WHEN is_broken
                 THEN regexp_replace(CAST(to_json(struct_pack({original})) AS VARCHAR), '"r_([a-z0-9_]+)":', '"\\1":', 'g')
@@ -328,6 +338,14 @@ class _TableLoader:
             """,
             list(delivery.batch.parameters),
         )
+
+    def _personal_texts(self) -> list[str]:
+        return [column.name for column in self.table.columns if column.pii and column.type == "text"]
+
+    def _kept_of(self, column: Column) -> str:
+        """What is kept of a column of personal data: a hash is a text, so nothing of any other type."""
+        is_text = column.type == "text"
+        return self.personal.value(column.name) if is_text else f"CAST(NULL AS {column.duckdb_type})"
 
     def _rules(self, column: Column, types: dict[str, str]) -> list[tuple[str, str]]:
         """Conditions that are true (never merely not-false) for a bad value of the column, with their reasons."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Literal
@@ -39,15 +39,41 @@ def utc(moment: datetime) -> datetime:
 
 
 @dataclass(frozen=True)
+class FormerVersion:
+    """The definition version of the periods before a day; shop-local."""
+
+    until: datetime
+    """First moment of the version that came after it."""
+    definition_version: str
+
+
+@dataclass(frozen=True)
 class MetricState:
     """What readers must know of a metric besides its values."""
 
     definition_version: str
+    """Of the newest periods."""
     complete_until: datetime | None = None
     """Shop-local end of the last complete period; None = nothing complete yet."""
     absent_en: str | None = None
     """Why the metric has no values with this source; None = it is present."""
     absent_zh: str | None = None
+    former: tuple[FormerVersion, ...] = ()
+    """Versions of earlier periods, the oldest first."""
+    settle_days: int = 0
+    """So many days after its end a period has its value: a conversion waits for its window."""
+
+    def at(self, moment: datetime) -> MetricState:
+        """The state as it is for the periods of a moment: its version is theirs, `former` what was before."""
+        for number, one in enumerate(self.former):
+            if moment < one.until:
+                return replace(self, definition_version=one.definition_version, former=self.former[:number])
+        return self
+
+    @property
+    def version_since(self) -> datetime | None:
+        """First moment of the version; None = it has been the same ever since."""
+        return self.former[-1].until if self.former else None
 
     @property
     def is_absent(self) -> bool:

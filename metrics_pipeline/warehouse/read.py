@@ -6,12 +6,13 @@ shop's clock; moments (`created_at`, `as_of`) are UTC.
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import duckdb
 
@@ -23,8 +24,9 @@ from metrics_pipeline.warehouse.window import next_month
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
-__all__ = ["MetricState", "NotPublished", "Published", "UnknownMetric"]
+__all__ = ["MetricState", "NotPublished", "Published", "UnknownMetric", "VersionGone", "open_reader"]
 
 _SERIES = "member, period_start, numerator, denominator, value, definition_version"
 
@@ -33,8 +35,32 @@ class NotPublished(RuntimeError):
     """There are no published values to read; the message says what to do."""
 
 
+class VersionGone(NotPublished):
+    """A version that was published once, or never, and is not kept."""
+
+
 class UnknownMetric(LookupError):
     """A metric that the version does not have; the message names the ones it has."""
+
+
+VERSION_ID: Final = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{8}")
+_PAGE: Final = {
+    "metric": "metric = $metric",
+    "grain": "grain = $grain",
+    "dimension": "dimension = $dimension",
+    "member": "member = $member",
+    "start": "period_start >= $start",
+    "until": "period_start < $until",
+    "after_member": "(member, period_start) > ($after_member, $after_period)",
+}
+"""The conditions of a page, by the parameters they need."""
+
+
+def open_reader() -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB for many small reads: each thread takes a `cursor()`. It remembers the heads of files."""
+    con = duckdb.connect(config={"threads": 1})
+    con.execute("SET parquet_metadata_cache = true")
+    return con
 
 
 @dataclass(frozen=True)
@@ -43,6 +69,8 @@ class Published:
 
     directory: Path
     manifest: Version
+    _columns: ClassVar[str] = _SERIES
+    """Columns of a series."""
 
     @classmethod
     def open(cls, directory: Path) -> Published:
@@ -64,6 +92,16 @@ class Published:
         raise NotPublished(
             f"{manifest.current_path(directory)} names a version whose manifest is gone; publish again with `metrics nightly`"
         )
+
+    @classmethod
+    def open_version(cls, directory: Path, version: str) -> Published:
+        """A version by its id, the current one or one before. Raises `VersionGone` when it is not kept any more."""
+        if VERSION_ID.fullmatch(version) is not None:
+            try:
+                return cls(directory, manifest.read_version(manifest.version_path(directory, version)))
+            except (FileNotFoundError, DamagedManifest):
+                pass
+        raise VersionGone(f"version {version!r} is not kept any more; begin again with the current one")
 
     @property
     def version(self) -> str:
@@ -106,8 +144,10 @@ class Published:
         [start, until). `metric_history`: every recorded change in these months, with `computed_at` (UTC) and `run_id`.
         """
         con = duckdb.connect()
-        con.execute(f"CREATE VIEW metric_values AS {self._values_sql(self.files(start, until))}")
-        con.execute(f"CREATE VIEW metric_history AS {self._history_sql(start, until, None)}")
+        con.execute(f"CREATE VIEW metric_values AS {self._shown(self._values_sql(self.files(start, until)))}")
+        con.execute(
+            f"CREATE VIEW metric_history AS {self._shown(self._history_sql(start, until, None), is_history=True)}"
+        )
         return con
 
     def series(
@@ -134,10 +174,12 @@ class Published:
         where = _where(metric, dimension, member, grain, start=start, until=until)
         if as_of is None:
             source = self._values_sql(self.files(start, until, dimension=dimension))
-            query = f"SELECT {_SERIES} FROM ({source}) WHERE {where} ORDER BY member, period_start"
+            found = self._shown(f"SELECT * FROM ({source}) WHERE {where}")
+            query = f"SELECT {self._columns} FROM ({found}) ORDER BY member, period_start"
         else:
             known = known_as_of_sql(self._history_sql(start, until, dimension), where, manifest.utc(as_of))
-            query = f"SELECT {_SERIES}, computed_at, run_id FROM ({known}) ORDER BY member, period_start"
+            found = self._shown(known, is_history=True)
+            query = f"SELECT {self._columns}, computed_at, run_id FROM ({found}) ORDER BY member, period_start"
         with duckdb.connect() as con:
             return con.execute(query).df()
 
@@ -157,11 +199,59 @@ class Published:
         """
         where = _where(metric, dimension, member, grain, start=start, until=until)
         source = self._history_sql(start, until, dimension)
+        found = self._shown(f"SELECT * FROM ({source}) WHERE {where}", is_history=True)
         with duckdb.connect() as con:
             return con.execute(
-                f"SELECT {_SERIES}, computed_at, run_id FROM ({source}) WHERE {where} "
-                "ORDER BY member, period_start, computed_at"
+                f"SELECT {self._columns}, computed_at, run_id FROM ({found}) ORDER BY member, period_start, computed_at"
             ).df()
+
+    def page(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        metric: str,
+        dimension: str = "all",
+        member: str | None = None,
+        grain: str = "day",
+        *,
+        start: date | datetime | None = None,
+        until: date | datetime | None = None,
+        as_of: datetime | None = None,
+        after: tuple[str, datetime] | None = None,
+        limit: int = 1000,
+    ) -> pa.Table:
+        """At most `limit` of the rows that `series` gives, in its order, from the first one after (member, period) on.
+
+        `con` is a connection of its own thread, such as a cursor of `open_reader()`. Whatever is given here reaches
+        DuckDB as bound parameters. Raises `UnknownMetric`, and `VersionGone` when the files were removed meanwhile.
+        """
+        self._require(metric, as_of)
+        values: dict[str, Any] = {"metric": metric, "dimension": dimension, "grain": grain}
+        given = {"member": member, "start": _as_moment(start), "until": _as_moment(until)}
+        values |= {name: value for name, value in given.items() if value is not None}
+        if after is not None:
+            values |= {"after_member": after[0], "after_period": after[1]}
+        where = " AND ".join(condition for name, condition in _PAGE.items() if name in values)
+        if as_of is None:
+            source = self._values_sql(self.files(start, until, dimension=dimension))
+            found, stamp = self._shown(f"SELECT * FROM ({source}) WHERE {where}"), ""
+        else:
+            known = known_as_of_sql(self._history_sql(start, until, dimension), where, manifest.utc(as_of))
+            found, stamp = self._shown(known, is_history=True), ", computed_at, run_id"
+        query = f"SELECT {self._columns}{stamp} FROM ({found}) ORDER BY member, period_start LIMIT $limit"
+        try:
+            return con.sql(query, params={**values, "limit": limit}).to_arrow_table()
+        except duckdb.IOException:
+            if all((self.directory / path).exists() for path in self.manifest.paths()):
+                raise
+            raise VersionGone(f"version {self.version!r} is not kept any more; begin again") from None
+
+    def relation(self, files: Sequence[Path]) -> str:
+        """A table expression over the published columns of some of `files`."""
+        return parquet(files) if files else f"({EMPTY_VALUES})"
+
+    def _shown(self, query: str, *, is_history: bool = False) -> str:
+        """What of the rows of a query is shown: all of it. A reader with a policy shows less."""
+        return query
 
     def _require(self, metric: str, as_of: datetime | None) -> None:
         if as_of is None and metric not in self.metrics:
@@ -209,3 +299,7 @@ def _month_meets(month: date, start: date | datetime | None, until: date | datet
 
 def _moment(day: date | datetime) -> datetime:
     return day if isinstance(day, datetime) else datetime(day.year, day.month, day.day)
+
+
+def _as_moment(day: date | datetime | None) -> datetime | None:
+    return None if day is None else _moment(day)

@@ -29,7 +29,9 @@ DEFINITIONS = {definition.id: definition for definition in CATALOGUE.definitions
 def models_of(metric: Metric) -> set[str]:
     """Names of the semantic models that a metric's measures come from."""
     if not metric.inputs:
-        return {MODELS[DEFINITIONS[metric.id].measure or ""].name}
+        definition = DEFINITIONS[metric.id]
+        measure = definition.conversion.base_measure if definition.conversion else definition.measure
+        return {MODELS[measure or ""].name}
     return {name for source in metric.inputs for name in models_of(CATALOGUE.metrics[source])}
 
 

@@ -181,7 +181,7 @@ def test_completeness_is_inferred_from_all_files_when_it_is_not_told(tmp_path: P
         (HEAD + ORDERS.replace("order_id: id", "order_id: {from: id, constant: 1}"), 7, "give either `from` (an input column) or `constant`"),
         (HEAD + ORDERS.replace("    files: orders*.csv\n", ""), 4, "tables.orders.files is missing"),
         ("timezone: UTC\ncurrency: yuan\ntables: {}\n", 2, "currency: String should match pattern"),
-        ("timezone: UTC\ncurrency: [\n", 3, "not valid YAML"),
+        ("timezone: UTC\ncurrency: [\n", 2, "not valid YAML"),
         (HEAD + ORDERS + "absent:\n  order: {en: a, zh: b}\n", 11, "'order' is neither a table nor a table.column"),
         ("just words", 1, "the file: Input should be a valid dictionary"),
     ],

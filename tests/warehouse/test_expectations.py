@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -141,3 +143,16 @@ def test_a_table_the_source_does_not_have_is_not_missed(con: DuckDBPyConnection)
     verdict = validate_table(con, "refunds", WINDOW)
     assert verdict.success
     assert verdict.warnings == ()
+
+
+def test_what_great_expectations_imports_in_vain_is_loaded_when_it_is_used() -> None:
+    script = """
+import sys
+from metrics_pipeline.warehouse.expectations import warm_up
+warm_up().join()
+assert "scipy.stats._stats_py" not in sys.modules
+from scipy import stats
+assert round(stats.norm.cdf(1.96), 3) == 0.975
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

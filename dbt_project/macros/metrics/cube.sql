@@ -162,6 +162,93 @@ inner join complete
 {%- endmacro %}
 
 
+{#
+  Events that followed an event of another fact, of the same entity, within some days: counted in the period and the
+  slices of the event they followed, the last one before them. Hours are compared, as the semantic layer does. A period
+  has a row when its days of waiting are complete, so no number changes because its window was still open.
+
+    base, converted   fact, clock (UTC), local_clock, entity (joins the two), key (one row of the fact)
+    measure           what is counted of `converted`, each value once when `distinct`
+    days              length of the window
+#}
+{% macro conversion_cube(base, converted, measure, distinct, days, slices, tables, periods) -%}
+{%- set columns = slice_columns(slices) -%}
+{#- Both facts are read around the batch's own filter: what follows, and a later beginning of it, may lie after the batch. #}
+with begun as (
+
+    select
+        {{ base.entity }} as entity,
+        {{ base.key }} as event_key,
+        {{ base.local_clock }} as begun_at,
+        date_trunc('hour', {{ base.local_clock }}) as begun_hour
+        {%- for column in columns %},
+        {{ column }}
+        {%- endfor %}
+    from {{ base.fact.render() }}
+    where {{ prune_clock(base.clock, days_after=days) }}
+
+),
+
+followed as (
+
+    select
+        {{ converted.entity }} as entity,
+        {{ converted.key }} as event_key,
+        {{ measure }} as counted,
+        date_trunc('hour', {{ converted.local_clock }}) as followed_hour
+    from {{ converted.fact.render() }}
+    where {{ prune_clock(converted.clock, days_after=days) }}
+
+),
+
+{# Of several beginnings an event follows the last. -#}
+attributed as (
+
+    select
+        begun.*,
+        followed.counted,
+        row_number() over (
+            partition by followed.event_key
+            order by begun.begun_at desc, begun.event_key
+        ) as place
+    from followed
+    inner join begun
+        on
+            followed.entity = begun.entity
+            and begun.begun_hour <= followed.followed_hour
+            and {{ dbt.dateadd('day', days, 'begun.begun_hour') }} > followed.followed_hour
+
+),
+
+counted as (
+    {%- for slice in slices %}
+
+    select
+        cast(date_trunc('day', begun_at) as timestamp) as period_start,
+        '{{ slice }}' as dimension,
+        {{ member_of(slice, 'attributed') if slice != 'all' else "'all'" }} as member,
+        cast(count({{ "distinct " if distinct }}counted) as double) as conversions
+    from attributed
+    where
+        place = 1
+        and {{ in_batch("begun_at") }}
+    group by 1, 2, 3
+    {% if not loop.last %}
+    union all
+    {%- endif %}
+    {%- endfor %}
+
+),
+
+complete as ({{ complete_periods(periods, tables, "day", settle_days=days) }})
+
+select counted.*
+from counted
+inner join complete
+    on counted.period_start = complete.period_start
+{%- endmacro %}
+
+
 {# The columns that slices are made of, in the order in which they first appear; none for 'all'. #}
 {% macro slice_columns(slices) -%}
     {%- set columns = [] -%}
@@ -185,8 +272,25 @@ inner join complete
 {%- endmacro %}
 
 
-{# Periods of the window for which every one of `tables` is complete. #}
-{% macro complete_periods(periods, tables, grain, days_before=0) %}
+{# Periods of the window for which every one of `tables` is complete; with `settle_days` these days after them, too. #}
+{% macro complete_periods(periods, tables, grain, days_before=0, settle_days=0) %}
+{%- if settle_days %}
+
+    select begun.period_start
+    from {{ periods }} as begun
+    inner join {{ periods }} as later
+        on
+            begun.grain = later.grain
+            and begun.table_name = later.table_name
+            and begun.period_start <= later.period_start
+            and {{ dbt.dateadd('day', settle_days, 'begun.period_start') }} >= later.period_start
+    where
+        begun.grain = '{{ grain }}'
+        and begun.table_name in ({% for table in tables %}'{{ table }}'{{ ", " if not loop.last }}{% endfor %})
+        and {{ in_window("begun.period_start", days_before) }}
+    group by begun.period_start
+    having count(*) = {{ tables | length * (settle_days + 1) }}
+{% else %}
 
     select period_start
     from {{ periods }}
@@ -196,4 +300,5 @@ inner join complete
         and {{ in_window("period_start", days_before) }}
     group by period_start
     having count(distinct table_name) = {{ tables | length }}
+{% endif -%}
 {% endmacro %}

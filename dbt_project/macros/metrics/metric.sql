@@ -2,15 +2,17 @@
   The four kinds of metric table. Each gives the metric table contract, for the window of the run:
   period_start, grain, dimension, member, numerator, denominator, value, definition_version.
 
-  `version` is the definition version; `grain` is day or hour; `slices` are the dimensions kept.
+  `version` is the definition version, or a list [[first day after it, version], …, [none, version]] where it changes
+  with the day; `grain` is day or hour; `slices` are the dimensions kept.
 #}
 
 {#
   simple: one measure of a cube.
+    settle_days   a period has its value only when so many days after it are complete as well
     fill    slices whose members get a 0 in a complete period in which nothing happened, for `fill_days` after they
             were last seen: a day on which a region stops ordering is a 0, not a gap. Sparse dimensions are left out.
 #}
-{% macro simple_metric(cube, measure, periods, tables, slices, fill, grain, version) -%}
+{% macro simple_metric(cube, measure, periods, tables, slices, fill, grain, version, settle_days=0) -%}
 {%- set fill_days = 28 -%}
 with seen as (
 
@@ -27,7 +29,7 @@ with seen as (
 
 ),
 {% if fill %}
-complete as ({{ complete_periods(periods, tables, grain) }}),
+complete as ({{ complete_periods(periods, tables, grain, settle_days=settle_days) }}),
 
 last_seen as (
 
@@ -102,7 +104,7 @@ select
     cast(numerator as double) as numerator,
     cast(denominator as double) as denominator,
     cast(numerator / nullif(denominator, 0) as double) as value,
-    '{{ version }}' as definition_version
+    {{ version_of_period(version) }} as definition_version
 from aligned
 where
     numerator is not null
@@ -114,9 +116,10 @@ where
   derived: an expression over other metrics.
     inputs    {name in the expression: relation}
     counted   inputs that are counts or amounts: 0 where a slice of a complete period lacks them
+    days_before  inputs that are of so many days before the period
 #}
-{% macro derived_metric(expression, inputs, slices, counted, grain, version) -%}
-with {{ aligned_inputs(inputs, slices, counted) }},
+{% macro derived_metric(expression, inputs, slices, counted, grain, version, days_before={}) -%}
+with {{ aligned_inputs(inputs, slices, counted, days_before) }},
 
 computed as (
 
@@ -139,18 +142,19 @@ computed as (
   A period is kept only if every input is known in it (its total has a row). One aggregation instead of a chain of
   outer joins: for slices by SKU that is several times cheaper.
 #}
-{% macro aligned_inputs(inputs, slices, counted) -%}
+{% macro aligned_inputs(inputs, slices, counted, days_before={}) -%}
 inputs as (
     {% for name, relation in inputs.items() %}
+    {%- set age = days_before.get(name, 0) %}
     select
         '{{ name }}' as input,
-        period_start,
+        {{ dbt.dateadd('day', age, 'period_start') ~ " as " if age }}period_start,
         dimension,
         member,
         value
     from {{ relation }}
     where
-        {{ in_window("period_start") }}
+        {{ in_window(dbt.dateadd('day', age, 'period_start') if age else "period_start") }}
         and dimension in ({{ quoted_list(slices) }})
     {%- if not loop.last %}
 
@@ -183,6 +187,11 @@ aligned as (
     from inputs
     inner join known
         on inputs.period_start = known.period_start
+    {%- if days_before and "sku" in slices %}
+    where
+        inputs.dimension <> 'sku'
+        or inputs.period_start >= {{ first_sku_period(days_before=days_before.values() | max) }}
+    {%- endif %}
     group by
         inputs.period_start,
         inputs.dimension,
@@ -265,9 +274,44 @@ select
     cast(value as double) as numerator,
     cast(null as double) as denominator,
     cast(value as double) as value,
-    '{{ version }}' as definition_version
+    {{ version_of_period(version) }} as definition_version
 from {{ relation }}
 where value is not null
+{%- endmacro %}
+
+
+{# The version that a row carries, by its period. #}
+{% macro version_of_period(version) -%}
+{%- if version is string -%}
+    '{{ version }}'
+{%- else -%}
+    case
+        {%- for until, name in version if until is not none %}
+        when period_start < {{ sql_timestamp(until) }} then '{{ name }}'
+        {%- endfor %}
+        else '{{ version[-1][1] }}'
+    end
+{%- endif -%}
+{%- endmacro %}
+
+
+{#
+  A metric whose definition changed: each definition for its own days, whatever the window of the run.
+    pieces   [[first day after it, SQL], …, [none, SQL]], the oldest first
+#}
+{% macro by_definition(pieces) -%}
+{%- for until, sql in pieces %}
+{%- set since = pieces[loop.index0 - 1][0] if loop.index0 else none %}
+select * from (
+{{ sql }}
+) as definition_{{ loop.index }}
+where
+    {{ "period_start >= " ~ sql_timestamp(since) if since is not none else "true" }}
+    {{ "and period_start < " ~ sql_timestamp(until) if until is not none }}
+{% if not loop.last %}
+union all
+{% endif %}
+{%- endfor %}
 {%- endmacro %}
 
 

@@ -25,15 +25,15 @@
   A bound on a UTC clock that a scan can prune by, for the batch or window that is being built.
 
   The exact filter is on the shop-local clock, which is an expression: no zone map helps it. No shop is more than
-  14 hours from UTC, so a day on either side is wide enough. `days_before` widens it for facts that look back.
+  14 hours from UTC, so a day on either side is wide enough. `days_before` and `days_after` widen it for what looks back or ahead.
 #}
-{% macro prune_clock(column, days_before=0) -%}
+{% macro prune_clock(column, days_before=0, days_after=0) -%}
     {%- if model.batch -%}
         {{ column }} >= {{ sql_timestamp(model.batch.event_time_start) }} - interval '{{ days_before + 1 }}' day
-        and {{ column }} < {{ sql_timestamp(model.batch.event_time_end) }} + interval '1' day
+        and {{ column }} < {{ sql_timestamp(model.batch.event_time_end) }} + interval '{{ days_after + 1 }}' day
     {%- else -%}
         {{ column }} >= {{ window_start(days_before + 1) }}
-        and {{ column }} < {{ window_end() }} + interval '1' day
+        and {{ column }} < {{ window_end() }} + interval '{{ days_after + 1 }}' day
     {%- endif -%}
 {%- endmacro %}
 

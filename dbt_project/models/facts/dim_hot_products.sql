@@ -20,9 +20,10 @@ with sales as (
 
 weeks as (
 
+    -- The weeks that have a day in the window: those that replace_hot_weeks takes away, and no others.
     select distinct cast(date_trunc('week', date_day) as date) as week_start
     from {{ ref('dim_days') }}
-    where {{ in_window('date_day', days_before=6) }}
+    where {{ in_window("date_trunc('week', date_day)", days_before=6) }}
 
 ),
 
