@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from metrics_pipeline.alerts.addressing import address
 from metrics_pipeline.alerts.flush import Round
 from metrics_pipeline.alerts.notice import RuleCard, SeriesSource
-from metrics_pipeline.alerts.state import episode_key
+from metrics_pipeline.alerts.state import blank_instance, episode_key
 from metrics_pipeline.alerts.tick import Tick
 from metrics_pipeline.alerts.verdict import instance_key
 from metrics_pipeline.routing.decide import Routing
@@ -87,38 +87,17 @@ def announce(
         if before is not None and before.episode is not None:
             return ()
         episode = episode_key(key, period)
-        instance = Instance(
-            key=key,
-            rule=wanted.card.id,
-            dimension=wanted.dimension,
-            member=wanted.member,
-            grain=wanted.grain,
+        blank = blank_instance(wanted.card.id, wanted.dimension, wanted.member, wanted.grain, at=now)
+        instance = blank._replace(
             state="firing",
             tier=wanted.tier,
             episode=episode,
             since_period=period,
             breach_period=period,
             last_period=period,
-            data_period=None,
             breaches=1,
             reds=int(wanted.tier == "red"),
-            clears=0,
-            breaches_before=0,
-            reds_before=0,
-            clears_before=0,
-            value=None,
-            observed=None,
-            baseline=None,
-            lower=None,
-            upper=None,
-            yellow_bound=None,
-            red_bound=None,
-            sample=None,
             reason="breach",
-            rule_hash="",
-            metric_version="",
-            data_version="",
-            evaluated_at=now,
         )
         begun = Episode(
             key=episode,

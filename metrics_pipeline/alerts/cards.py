@@ -45,6 +45,7 @@ def card_of(rule: Rule, metric: Metric, *, currency: str = "CNY", upstream: tupl
         category=metric.category,
         business_line=metric.business_line,
         metric_owner=metric.owner,
+        sensitivity=metric.sensitivity,
         upstream=upstream,
         kind="composite"
         if rule.condition is not None

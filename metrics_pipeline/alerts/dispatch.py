@@ -9,16 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy.engine import Connection
 
 from metrics_pipeline.alerts.addressing import address
 from metrics_pipeline.alerts.flush import Round
-from metrics_pipeline.alerts.notice import RuleCard, SeriesSource
+from metrics_pipeline.alerts.notice import RuleCard, SeriesSource, is_drill
 from metrics_pipeline.alerts.tick import Tick
 from metrics_pipeline.routing.decide import Routing, direct
 from metrics_pipeline.store import Store
 from metrics_pipeline.store import dispatch as rows
+from metrics_pipeline.store.audit import Caller, Event, record_all
+
+JUDGE = Caller("service.nightly", "dagster")
+"""Who takes note of rules in the audit log: rule files change by git, and count from the first tick that has them."""
+_CONDITIONS = ("expression", "yellow_if", "red_if", "owner")
 
 
 def dispatch(
@@ -71,9 +77,20 @@ def _remember(connection: Connection, cards: Mapping[str, RuleCard], *, now: dat
     """The cards of all rules; those of the tick are kept for later rounds, and for the end of a rule that is gone."""
     stored = rows.cards(connection)
     fresh = {rule: card.to_json() for rule, card in cards.items() if card.metric}
-    rows.save_cards(connection, {rule: card for rule, card in fresh.items() if stored.get(rule) != card}, now=now)
+    changed = {rule: card for rule, card in fresh.items() if stored.get(rule) != card}
+    rows.save_cards(connection, changed, now=now)
+    events = [_change(rule, stored.get(rule), card) for rule, card in sorted(changed.items()) if not is_drill(rule)]
+    record_all(connection, JUDGE, events, now=now)
     found = {rule: RuleCard.from_json(card) for rule, card in stored.items() if rule not in fresh}
     return {**cards, **found, **{rule: cards[rule] for rule in fresh}}
+
+
+def _change(rule: str, former: Mapping[str, Any] | None, card: Mapping[str, Any]) -> Event:
+    """What the audit log says of a rule that is judged for the first time, or not as it was."""
+    if former is None:
+        return Event("rule.add", rule, details={name: card[name] for name in ("metric", *_CONDITIONS)})
+    names = sorted(name for name in {*former, *card} if former.get(name) != card.get(name))
+    return Event("rule.change", rule, details={name: [former.get(name), card.get(name)] for name in names})
 
 
 def _cards(connection: Connection) -> dict[str, RuleCard]:

@@ -8,7 +8,7 @@ transition, and takes no feedback. `_routes.yml` may say that some begin by them
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, tzinfo
 
@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from metrics_pipeline.alerts.announcing import Announcement, announce, announced, withdraw
+from metrics_pipeline.alerts.holds import IN_DIGEST
 from metrics_pipeline.alerts.notice import DRILL_PREFIX, RuleCard, SeriesSource
 from metrics_pipeline.alerts.silencing import HeldBack, held_back
 from metrics_pipeline.routing.decide import Routing
@@ -59,6 +60,17 @@ class Drill:
     """Keys of the messages queued now."""
     held: tuple[HeldBack, ...]
     """Who is to hear of it later, and what holds it back."""
+
+
+@dataclass(frozen=True)
+class WaitingEnd:
+    """The end of a drill that somebody is yet to be told."""
+
+    instance: str
+    receiver: str
+    reason: str
+    """wait (for the interval of its group), mute (time of day), limit or flapping (in a digest)."""
+    until: datetime | None
 
 
 class DrillError(ValueError):
@@ -111,6 +123,31 @@ def end_drills(
             withdraw(store, one.key, routing, now=now, texts=texts, series=series)
             ended.append(one.key)
     return ended
+
+
+def waiting_ends(store: Store, instances: Collection[str]) -> list[WaitingEnd]:
+    """Of these drills, who was told the beginning and is yet to be told the end, and when that is."""
+    with store.reading() as connection:
+        query = sa.select(episodes.c.key, episodes.c.instance).where(
+            episodes.c.instance.in_(list(instances)), episodes.c.closed_at.is_not(None)
+        )
+        closed = {row.key: row.instance for row in connection.execute(query)}
+        pairs = [
+            one
+            for one in rows.pairs_of_episodes(connection, closed.keys())
+            if one.end_notification is None and one.tier != "none"
+        ]
+        groups = rows.groups_by_key(connection, {one.group_key for one in pairs})
+        digests = rows.digests(connection, {one.receiver for one in pairs})
+    found = []
+    for one in pairs:
+        until = one.held_until
+        if one.held in IN_DIGEST:
+            until = digests[one.receiver].due_at if one.receiver in digests else None
+        elif until is None and one.group_key in groups:
+            until = groups[one.group_key].wake_at
+        found.append(WaitingEnd(closed[one.episode], one.receiver, one.held or "wait", until))
+    return sorted(found, key=lambda one: (one.instance, one.receiver))
 
 
 def is_drill_over(connection: Connection, now: datetime) -> bool:

@@ -29,6 +29,7 @@ from metrics_pipeline.store import dispatch as rows
 from metrics_pipeline.store import outbox as outbox_rows
 from metrics_pipeline.store.bulk import chunks
 from metrics_pipeline.store.dispatch import NEVER_TOLD, DigestRow, FlappingRow, Group, Member, Pair
+from metrics_pipeline.store.metric_versions import version_names
 from metrics_pipeline.store.records import NewNotification, Tier, Told
 
 log = logging.getLogger(__name__)
@@ -569,6 +570,11 @@ class Round:
 
     def _with_series(self) -> list[tuple[Notice, str]]:
         """The notices with the series of their first slice."""
+        names = version_names(self._connection, {one for notice, _, _ in self._notices for one in notice.versions})
+        self._notices = [
+            (replace(notice, versions=tuple(names[one] for one in notice.versions)), key, group)
+            for notice, key, group in self._notices
+        ]
         plain = [(notice, group) for notice, _, group in self._notices]
         if self._series is None or not plain:
             return plain

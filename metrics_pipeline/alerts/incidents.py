@@ -9,6 +9,7 @@ from sqlalchemy.engine import Connection
 
 from metrics_pipeline.alerts.lineage import Firing, headlines
 from metrics_pipeline.alerts.notice import RuleCard
+from metrics_pipeline.alerts.state import period_of_key
 from metrics_pipeline.store import dispatch as rows
 from metrics_pipeline.store.dispatch import FiringRow, IncidentEpisode, IncidentRow
 
@@ -34,6 +35,7 @@ def assign_incidents(
             one.grain,
             one.data_period,
             one.tier,
+            period_of_key(one.episode),
         )
         for one in firing
         if one.data_period is not None and (card := cards.get(one.rule)) is not None

@@ -39,6 +39,20 @@ LADDER: Final[Mapping[str, Rung]] = MappingProxyType(
 """By the reason word of a verdict. The deadline of not_due and late is in the metric's time zone, and set by the rule."""
 
 
+UNJUDGED_WORDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {
+        "min_sample": ("样本不足", "too few to judge"),
+        "no_baseline": ("历史不足，无法比较", "not enough history to compare with"),
+        "new_definition": (
+            "口径已变更，新口径的历史尚不足",
+            "the definition changed, not enough history under the new one",
+        ),
+        "muted": ("规则在此不判定", "the rule is mute here"),
+    }
+)
+"""Reasons of a value that could not be judged, Chinese and English; they hold an alert as it is."""
+
+
 def effect_of(reason: str) -> Effect | None:
     """What a reason word does to an alert; None when it is not on the ladder."""
     rung = LADDER.get(reason)

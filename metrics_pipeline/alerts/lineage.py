@@ -2,19 +2,22 @@
 
 When a metric breaches and so does a metric it is made of, in the same period and compatible slices, the lower one is a
 cause that is seen twice. An alert hangs on the highest such alert above it; what hangs together is one incident, and its top
-is the headline. The same metric on a finer slice hangs on its coarser one. Pure.
+is the headline. The same metric on a finer slice hangs on its coarser one, and an hour on its day. Hours that go on over midnight
+are of each day they breached in. Pure.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from metrics_pipeline.routing.labels import slice_labels
 
 LAYERS: Final[Mapping[str, int]] = {"base": 0, "operational": 1, "strategic": 2}
+MOST_DAYS: Final = 7
+"""So many days back an alert by the hour meets one by the day: no day is judged for the first time later than that."""
 _RANK: Final[Mapping[str, int]] = {"yellow": 1, "red": 2}
 
 
@@ -31,6 +34,8 @@ class Firing(NamedTuple):
     period: datetime
     """The newest period with data, shop-local."""
     tier: str
+    since: datetime
+    """The first breaching period."""
 
 
 def period_key(grain: str, period: datetime, other: str) -> datetime:
@@ -67,7 +72,8 @@ def headlines(firing: Iterable[Firing], upstream: Mapping[str, Collection[str]])
 def _is_above(upper: Firing, lower: Firing, upstream: Mapping[str, Collection[str]]) -> bool:
     """Whether alerts of one rule can be the headline of those of another. A strict order: no alert is above itself."""
     if upper.metric == lower.metric:
-        return _names(upper.dimension) < _names(lower.dimension)
+        coarse, fine = _names(upper.dimension), _names(lower.dimension)
+        return coarse < fine or (coarse == fine and (upper.grain, lower.grain) == ("day", "hour"))
     return lower.metric in upstream.get(upper.metric, ())
 
 
@@ -77,14 +83,26 @@ def _hang(lower: Sequence[Firing], upper: Sequence[Firing], above: dict[str, Fir
     shared = sorted(_names(first.dimension) & _names(other.dimension))
     index: dict[tuple[datetime, tuple[str, ...]], Firing] = {}
     for one in upper:
-        place = (period_key(one.grain, one.period, first.grain), _members(one, shared))
-        held = index.get(place)
-        if held is None or _order(one) > _order(held):
-            index[place] = one
+        members = _members(one, shared)
+        for period in _periods(one, first.grain):
+            held = index.get((period, members))
+            if held is None or _order(one) > _order(held):
+                index[period, members] = one
     for one in lower:
-        found = index.get((period_key(one.grain, one.period, other.grain), _members(one, shared)))
-        if found is not None and (one.episode not in above or _order(found) > _order(above[one.episode])):
-            above[one.episode] = found
+        members = _members(one, shared)
+        for period in _periods(one, other.grain):
+            found = index.get((period, members))
+            if found is not None and (one.episode not in above or _order(found) > _order(above[one.episode])):
+                above[one.episode] = found
+
+
+def _periods(one: Firing, other: str) -> list[datetime]:
+    """The periods in which an alert can meet those of the other grain: hours meet each day from their first to their newest."""
+    newest = period_key(one.grain, one.period, other)
+    if one.grain == other:
+        return [newest]
+    first = min(newest, period_key(one.grain, one.since, other))
+    return [newest - timedelta(days=back) for back in range(min((newest - first).days, MOST_DAYS) + 1)]
 
 
 def _order(one: Firing) -> tuple[int, int, int, str]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
+from urllib.parse import quote
 
 from metrics_pipeline.alerts.state import IMPATIENT, RANK, Policy
 from metrics_pipeline.store.records import Instance, Tier
@@ -41,6 +42,15 @@ DRILL_PREFIX = "drill:"
 def is_drill(rule: str) -> bool:
     """Whether alerts of a rule of this id are drills: `drill:<rule>`."""
     return rule.startswith(DRILL_PREFIX)
+
+
+def check_page(ui_url: str, asset_key: Sequence[str], check: str) -> str:
+    """The page of an asset check in the Dagster UI; its first page where there is no asset."""
+    base = ui_url.rstrip("/")
+    if not asset_key:
+        return base
+    path = "/".join(quote(part, safe="") for part in asset_key)
+    return f"{base}/assets/{path}?view=checks&checkDetail={quote(check, safe='')}"
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,8 @@ class RuleCard:
     """What it is about, which decides its words: a metric's value, other rules, the age of data, the pipeline itself."""
     parts: tuple[str, ...] = ()
     """Of a composite rule: ids of the rules it looks at."""
+    sensitivity: str = ""
+    """Of the metric: public, internal, confidential."""
     alert: str = ""
     """Its name in routes (`alertname`) where that is not its id."""
 
@@ -87,7 +99,12 @@ class RuleCard:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; `from_json` gives it back."""
         lists = {"asset_key": self.asset_key, "upstream": self.upstream, "parts": self.parts}
-        return {**asdict(self), **{name: list(items) for name, items in lists.items()}}
+        texts = {"labels": self.labels, "annotations": self.annotations, "policy": vars(self.policy)}
+        return {  # every rule's at each tick: `asdict` takes ten times as long
+            **vars(self),
+            **{name: list(items) for name, items in lists.items()},
+            **{name: dict(items) for name, items in texts.items()},
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RuleCard:
@@ -164,6 +181,10 @@ class Slice:
     """Of that rule's metric, like the next ones."""
     name_en: str = ""
     unit: str = ""
+    kind: str = ""
+    """Of that rule, as `RuleCard.kind`; '' = as the notice's first."""
+    grain: str = ""
+    """day or hour; '' = as the notice's."""
 
 
 @dataclass(frozen=True)
@@ -215,6 +236,8 @@ class Notice:
     """How many contributors there are."""
     parts: tuple[Slice, ...] = ()
     """Of a composite rule: the slices of the rules it looks at, with their figures."""
+    versions: tuple[str, ...] = ()
+    """Versions of the rule's metric by which its listed slices were judged: `v2 (e671cb775810)`."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; `from_json` gives it back."""
@@ -243,6 +266,7 @@ class Notice:
                 "mentions": tuple(data.get("mentions", ())),
                 "contributors": _slices(data.get("contributors", ())),
                 "parts": _slices(data.get("parts", ())),
+                "versions": tuple(data.get("versions", ())),
                 "series": series
                 and Series(
                     **{

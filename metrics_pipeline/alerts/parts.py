@@ -100,4 +100,6 @@ def _slice(one: Instance, card: RuleCard) -> Slice:
         name_zh=card.name_zh,
         name_en=card.name_en,
         unit=card.unit,
+        kind=card.kind,
+        grain=one.grain,
     )

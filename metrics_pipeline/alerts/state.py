@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
 from metrics_pipeline.alerts.ladder import effect_of
-from metrics_pipeline.alerts.verdict import Verdict
+from metrics_pipeline.alerts.verdict import Verdict, instance_key
 from metrics_pipeline.store.records import Instance, Reason, State, Tier
 
 Event = Literal["clear", "clearing", "corrected", "held_yellow", "held_red", "waiting", "yellow", "red", "missing"]
@@ -140,7 +140,7 @@ TABLE: Final[dict[tuple[State, Tier], dict[Event, Next]]] = {
 
 RANK: Final[dict[str, int]] = {"none": 0, "yellow": 1, "red": 2}
 
-UNJUDGED: Final = frozenset({"min_sample", "no_baseline", "muted"})
+UNJUDGED: Final = frozenset({"min_sample", "no_baseline", "new_definition", "muted"})
 """Reasons of a value that could not be judged: no evidence of a breach, nor of its end."""
 CHANGE_BITS: Final = 30
 """Periods with data whose changes an instance remembers."""
@@ -183,13 +183,18 @@ IMPATIENT: Final = Policy()
 
 
 def new_instance(verdict: Verdict) -> Instance:
-    """The instance of a slice that was never judged: ok, with no history."""
+    """The instance of a slice that was never judged."""
+    return blank_instance(verdict.rule, verdict.dimension, verdict.member, verdict.grain, at=verdict.evaluated_at)
+
+
+def blank_instance(rule: str, dimension: str, member: str, grain: str, *, at: datetime) -> Instance:
+    """An instance without history: ok, with no values. `at`: aware."""
     return Instance(
-        key=verdict.instance,
-        rule=verdict.rule,
-        dimension=verdict.dimension,
-        member=verdict.member,
-        grain=verdict.grain,
+        key=instance_key(rule, dimension, member),
+        rule=rule,
+        dimension=dimension,
+        member=member,
+        grain=grain,
         state="ok",
         tier="none",
         episode=None,
@@ -215,7 +220,7 @@ def new_instance(verdict: Verdict) -> Instance:
         rule_hash="",
         metric_version="",
         data_version="",
-        evaluated_at=verdict.evaluated_at,
+        evaluated_at=at,
     )
 
 
@@ -327,7 +332,7 @@ def first_period_of(instance: Instance) -> datetime | None:
     """The first breaching period of the open episode, else of the present run of breaches."""
     if instance.episode is None:
         return instance.breach_period
-    return datetime.fromisoformat(instance.episode.rpartition("@")[2])
+    return period_of_key(instance.episode)
 
 
 def _freeze(before: Instance, verdict: Verdict) -> tuple[Instance, Transition | None]:
@@ -469,3 +474,8 @@ def _episode(before: Instance, judged: Instance, tier: Tier) -> str | None:
 def episode_key(instance: str, first: datetime) -> str:
     """`rule{dimension=member}@first breaching period`, to the minute."""
     return f"{instance}@{first.isoformat(timespec='minutes')}"
+
+
+def period_of_key(episode: str) -> datetime:
+    """The first breaching period, as the key of an episode has it."""
+    return datetime.fromisoformat(episode.rpartition("@")[2])

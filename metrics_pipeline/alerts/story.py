@@ -6,7 +6,7 @@ Of one episode, or of an instance with all its episodes.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,6 +18,7 @@ from metrics_pipeline.alerts.work_orders import OrderView, list_feedback, show_o
 from metrics_pipeline.store import Store
 from metrics_pipeline.store import work_orders as order_rows
 from metrics_pipeline.store.alerts import instances_by_key
+from metrics_pipeline.store.metric_versions import version_names
 from metrics_pipeline.store.records import DeliveryRow, Episode, Feedback, Instance, TransitionRow
 from metrics_pipeline.store.tables import (
     alert_instances,
@@ -59,29 +60,41 @@ class Story:
     messages: tuple[Message, ...]
     orders: tuple[OrderView, ...]
     feedback: tuple[Feedback, ...]
+    versions: Mapping[str, str]
+    """Hash → name of every version of the metric by which it was judged: `v2 (e671cb775810)`."""
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values: periods as shop-local ISO text, instants with their zone."""
+    def judged_by(self, episode: str) -> tuple[str, ...]:
+        """The versions by which an episode was judged, in their order."""
+        found = (row.metric_version for row in self.transitions if row.episode == episode and row.metric_version)
+        return tuple(self.versions[one] for one in dict.fromkeys(found))
+
+    def as_json(self, ui_url: str) -> dict[str, Any]:
+        """Plain values: periods as shop-local ISO text, instants with their zone. `ui_url`: of the Dagster UI, for links."""
         return {
             "key": self.key,
             "instance": None if self.instance is None else _plain(self.instance._asdict()),
-            "episodes": [_plain(one._asdict()) for one in self.episodes],
-            "transitions": [_plain(one._asdict()) for one in self.transitions],
+            "episodes": [_plain({**one._asdict(), "definitions": self.judged_by(one.key)}) for one in self.episodes],
+            "transitions": [
+                _plain({**one._asdict(), "definition": self.versions.get(one.metric_version, "")})
+                for one in self.transitions
+            ],
             "messages": [
                 _plain({**vars(one), "attempts": [_plain(attempt._asdict()) for attempt in one.attempts]})
                 for one in self.messages
             ],
-            "orders": [one.as_json() for one in self.orders],
+            "orders": [one.as_json(ui_url) for one in self.orders],
             "feedback": [_plain(one._asdict()) for one in self.feedback],
         }
 
 
 def story_of(store: Store, key: str, *, now: datetime) -> Story:
-    """The story of an episode (`rule{dimension=member}@period`) or an instance (`rule{dimension=member}`).
+    """The story of an episode (`rule{dimension=member}@period`), an instance (`rule{dimension=member}`), or of a rule that has
+    only one instance.
 
     Raises `UnknownAlert`.
     """
     with store.reading() as connection:
+        key = _only_one(connection, key) or key
         found = _episodes(connection, episodes.c.key == key)
         instance = found[0].instance if found else key
         known = instances_by_key(connection, [instance])
@@ -96,6 +109,8 @@ def story_of(store: Store, key: str, *, now: datetime) -> Story:
         messages = _messages(connection, instance, found)
         by_episode = order_rows.by_episode(connection, keys)
         ordered = dict.fromkeys(by_episode[one].episode for one in keys if one in by_episode)
+        judged_by = {row.metric_version for row in told} | {one.metric_version for one in known.values()}
+        versions = version_names(connection, judged_by)
     return Story(
         key=key,
         instance=known.get(instance),
@@ -104,6 +119,7 @@ def story_of(store: Store, key: str, *, now: datetime) -> Story:
         messages=tuple(messages),
         orders=tuple(show_order(store, one, now=now) for one in ordered),
         feedback=tuple(one for episode in keys for one in list_feedback(store, episode=episode)),
+        versions=versions,
     )
 
 
@@ -157,6 +173,13 @@ def _attempts(connection: Connection, keys: Collection[str]) -> list[DeliveryRow
     return [DeliveryRow._make(row) for row in rows]
 
 
+def _only_one(connection: Connection, rule: str) -> str | None:
+    """The instance of a rule that has just one."""
+    query = sa.select(alert_instances.c.key).where(alert_instances.c.rule == rule).limit(2)
+    found: list[str] = list(connection.execute(query).scalars())
+    return found[0] if len(found) == 1 else None
+
+
 def _nearest(connection: Connection, key: str) -> str:
     rule = key.partition("{")[0]
     near: list[str] = list(
@@ -169,7 +192,7 @@ def _nearest(connection: Connection, key: str) -> str:
     )
     listed = ", ".join(near)
     hint = f"of this rule there are e.g. {listed}" if listed else "`metrics alerts list` shows what fires"
-    return f"there is no alert {key!r}; write rule{{dimension=member}} or an episode of it; {hint}"
+    return f"there is no alert {key!r}; write rule{{dimension=member}}, an episode of it, or a rule with one slice only; {hint}"
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -147,6 +147,13 @@ def compose_notice(
             for one in sorted(telling.contributors, key=severity)[:CONTRIBUTORS]
         ),
         contributing=len(telling.contributors),
+        versions=tuple(
+            dict.fromkeys(
+                one.metric_version
+                for one in (*listed, *ends[: telling.worst])
+                if one.rule == first.rule and one.metric_version
+            )
+        ),
     )
     return notice, SeriesKey(
         rule=card.alert or first.rule,
@@ -204,4 +211,6 @@ def _slice(member: Member, change: Change, tier: Tier, cards: Mapping[str, RuleC
         name_zh=other.name_zh if other else "",
         name_en=other.name_en if other else "",
         unit=other.unit if other else "",
+        kind=other.kind if other else "",
+        grain=member.grain,
     )

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, get_args
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from metrics_pipeline.alerts.notice import RuleCard, is_drill, severity
+from metrics_pipeline.alerts.notice import RuleCard, check_page, is_drill, severity
 from metrics_pipeline.alerts.state import RANK
 from metrics_pipeline.alerts.tick import Tick
 from metrics_pipeline.routing.model import Limits
@@ -61,9 +61,15 @@ class OrderView:
     episodes: tuple[str, ...] = ()
     """Of `show_order`: all episodes it is about, its own first."""
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values; instants as ISO text in UTC."""
-        data = {**self.order._asdict(), "is_overdue": self.is_overdue}
+    def links(self, ui_url: str) -> dict[str, str]:
+        """Where to look, by name: the rule's runbook, its metric's asset and, in the Dagster UI at `ui_url`, its check."""
+        asset = self.order.links.get("asset", "")
+        page = {"check": check_page(ui_url, asset.split("/"), self.order.rule)} if asset else {}
+        return {**self.order.links, **page}
+
+    def as_json(self, ui_url: str) -> dict[str, Any]:
+        """Plain values; instants as ISO text in UTC. `ui_url`: of the Dagster UI, for the links."""
+        data = {**self.order._asdict(), "links": self.links(ui_url), "is_overdue": self.is_overdue}
         data["events"] = [event._asdict() for event in self.events]
         if self.episodes:
             data["episodes"] = list(self.episodes)

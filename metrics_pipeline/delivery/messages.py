@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
-from metrics_pipeline.alerts.notice import Notice, Slice, is_drill
+from metrics_pipeline.alerts.notice import Notice, Slice, check_page, is_drill
 from metrics_pipeline.delivery.words import Locale, hours, number, period_name, slice_name, word
 
 if TYPE_CHECKING:
@@ -99,12 +98,8 @@ class Message:
     @property
     def link(self) -> str:
         """The page of the asset check in the Dagster UI."""
-        base = self.wording.ui_url.rstrip("/")
         rule = self.notice.rule
-        if not rule.asset_key:
-            return base
-        path = "/".join(quote(part, safe="") for part in rule.asset_key)
-        return f"{base}/assets/{path}?view=checks&checkDetail={quote(rule.alert or rule.id, safe='')}"
+        return check_page(self.wording.ui_url, rule.asset_key, rule.alert or rule.id)
 
     def link_label_in(self, locale: Locale) -> str:
         """What the link opens."""
@@ -205,6 +200,8 @@ class Message:
         if rule.kind != "alarm":
             facts["bound"] = self._condition(locale)
             facts["period"] = period_name(notice.period, notice.grain)
+            if notice.versions and rule.kind == "metric":
+                facts["definition"] = ", ".join(notice.versions)
             facts["where"] = self._where(locale)
         if not self.is_over:
             worst = notice.slices[0]
@@ -212,7 +209,7 @@ class Message:
                 facts["worst"] = self._age_sentence(worst, locale)
             elif rule.kind != "alarm":
                 facts["worst"] = self._how_bad(worst, locale)
-            facts["since"] = period_name(worst.since, notice.grain)
+            facts["since"] = self._since(worst)
         if notice.parts:
             facts["parts"] = self._parts_sentence(locale)
         facts["notified"] = word(f"reason.{notice.reason}", locale)
@@ -326,7 +323,7 @@ class Message:
 
     def _figure(self, one: Slice, locale: Locale) -> str:
         """A slice of another rule with its number: `退款率 · 地区=华北 13.2%`."""
-        return f"{self._slice_name(one, locale)} {self._number_of(one, one.value)}"
+        return f"{self._slice_name(one, locale)} {self.figure(one, locale)}"
 
     def _parts_sentence(self, locale: Locale) -> str:
         """The rules a composite looks at, each with its figure, its threshold and its tier."""
@@ -341,8 +338,9 @@ class Message:
         return "；".join(said) if locale == "zh" else "; ".join(said)
 
     def figure(self, one: Slice, locale: Locale) -> str:
-        """The number of a slice of the message's own rule: its value, or of freshness the age of its data."""
-        return hours(one.observed, locale) if self.notice.rule.kind == "freshness" else self.number(one.value)
+        """The number of a slice: its value, or of a freshness rule the age of its data."""
+        kind = one.kind if one.rule else self.notice.rule.kind
+        return hours(one.observed, locale) if kind == "freshness" else self._number_of(one, one.value)
 
     def _drill_sentence(self, locale: Locale) -> str:
         if self.is_over:
@@ -355,9 +353,7 @@ class Message:
     def _incident_sentence(self, locale: Locale) -> str:
         """What else breaches below the headline."""
         notice = self.notice
-        named = [
-            f"{self._slice_name(one, locale)} {self._number_of(one, one.value)}" for one in notice.contributors[:5]
-        ]
+        named = [self._figure(one, locale) for one in notice.contributors[:5]]
         more = notice.contributing - len(named)
         if locale == "zh":
             return f"下层 {notice.contributing:,} 项同时异常：{'；'.join(named)}" + (
@@ -367,14 +363,27 @@ class Message:
         return text + (f"; and {more:,} more" if more else "")
 
     def _slice_name(self, one: Slice, locale: Locale) -> str:
-        """The slice, with its metric where that is not the message's own."""
+        """The slice, with its metric where that is not the message's own, and its grain where a table holds both."""
         where = slice_name(one.dimension, one.member, locale)
+        if self._has_both_grains:
+            grain = word(f"grain.{self._grain(one)}", locale)
+            where += f"（{grain}）" if locale == "zh" else f" ({grain})"
         if not self.is_drill and is_drill(one.rule or self.notice.rule.id):
             where = f"{word('drill', locale)} · {where}"
         if not one.rule:
             return where
         names = (one.name_zh, one.name_en) if locale == "zh" else (one.name_en, one.name_zh)
         return f"{names[0] or names[1] or one.rule} · {where}"
+
+    @cached_property
+    def _has_both_grains(self) -> bool:
+        return len({self._grain(one) for one in (*self.notice.slices, *self.notice.contributors)}) > 1
+
+    def _grain(self, one: Slice) -> str:
+        return one.grain or self.notice.grain
+
+    def _since(self, one: Slice) -> str:
+        return period_name(one.since, self._grain(one))
 
     def _number_of(self, one: Slice, value: float | None) -> str:
         rule = self.notice.rule
@@ -437,10 +446,10 @@ class Message:
         cells = (
             self._slice_name(one, locale),
             status,
-            self._number_of(one, one.value) if one.rule else self.figure(one, locale),
+            self.figure(one, locale),
             self._number_of(one, self.bound(one)),
             self.band(one),
-            period_name(one.since, self.notice.grain),
+            self._since(one),
         )
         return Row(cells, "none" if ended else one.tier)
 

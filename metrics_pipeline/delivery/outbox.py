@@ -18,15 +18,19 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
+from metrics_pipeline.access.model import SENSITIVE
 from metrics_pipeline.alerts.notice import Notice
 from metrics_pipeline.alerts.recall import is_muted, recall
 from metrics_pipeline.delivery.channels.channel import Channel, PermanentFailure, RateLimited, TemporaryFailure
+from metrics_pipeline.delivery.guard import MessageGuard, on_record
 from metrics_pipeline.delivery.messages import Message, Wording, compose
+from metrics_pipeline.delivery.standing import masked
 from metrics_pipeline.routing.decide import Routing, direct
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.store import Store
 from metrics_pipeline.store import alerts as alert_rows
 from metrics_pipeline.store import outbox as rows
+from metrics_pipeline.store.audit import Caller, record
 from metrics_pipeline.store.processes import is_gone, process_name
 from metrics_pipeline.store.records import OutboxRow
 
@@ -34,6 +38,8 @@ log = logging.getLogger(__name__)
 
 LEASE = timedelta(minutes=5)
 """Longer than any channel takes for one message (SMTP: a few steps of 20 s each)."""
+SENDER = Caller("service.delivery", "message")
+"""Who sends, in the audit log."""
 _ROUND = "/"
 """Between the process and the round of sending in the name of a lease's owner."""
 
@@ -106,6 +112,7 @@ def deliver_due(
     sender: str | None = None,
     fallback: Callable[[], Sequence[str]] = tuple,
     routing: Callable[[], Routing] = lambda: direct(()),
+    guard: MessageGuard | None = None,
 ) -> DeliveryReport:
     """Send up to `limit` due notifications through the channels given, the most urgent first.
 
@@ -113,6 +120,7 @@ def deliver_due(
     failure is recorded and never raised; `sender` names this sender (default: the process and a random part).
     `fallback`: receivers of what is given up, asked for only then; they also get the end of what they were told.
     `routing`: where the labels of alerts come from that silences match, asked for only when something is silenced.
+    `guard`: what each receiver may see; every sender of real messages has one.
     """
     owner = sender or f"{process_name()}{_ROUND}{uuid.uuid4().hex[:8]}"
     pace = backoff or Backoff()
@@ -125,7 +133,10 @@ def deliver_due(
         with store.writing("outbox") as connection:
             row = rows.lease_next(connection, channels=channels.keys(), owner=owner, now=now, until=now + LEASE)
             is_stale = (
-                row is not None and not row.maybe_sent and is_muted(connection, row.reason, row.told, routing, now=now)
+                row is not None
+                and not row.maybe_sent
+                and not row.is_forwarded
+                and is_muted(connection, row.reason, row.told, routing, now=now)
             )
             if row is not None and is_stale:
                 rows.put_back(connection, row)
@@ -135,7 +146,7 @@ def deliver_due(
             with store.writing("alerts") as connection:
                 recalled += recall(connection, routing, now=now)
             continue
-        attempts.append(_attempt(store, channels, row, now=now, words=words, pace=pace, fallback=fallback))
+        attempts.append(_attempt(store, channels, row, now=now, words=words, pace=pace, fallback=fallback, guard=guard))
     with store.reading() as connection:
         return DeliveryReport(tuple(attempts), rows.waiting_count(connection), tuple(recalled))
 
@@ -154,15 +165,16 @@ def _attempt(
     words: Wording,
     pace: Backoff,
     fallback: Callable[[], Sequence[str]],
+    guard: MessageGuard | None,
 ) -> Delivery:
     channel, _, address = row.receiver.partition(":")
     title = row.group_key
     silent: str | None = None
     refused = False
     try:
-        message = _message(store, row, words)
+        message = _message(store, row, words, guard, now=now)
         address = address or ",".join(message.notice.mentions)
-        title = message.title
+        title = replace(message, notice=on_record(message.notice)).title
         answer = channels[channel].send(message, address)
         outcome = "sent"
     except TemporaryFailure as failure:
@@ -183,12 +195,16 @@ def _attempt(
         wait = pace.wait(row.attempts)
         if now - row.created_at >= pace.give_up_after:
             outcome = "dead"
+    told = _told_sensitive(message.notice) if outcome == "sent" else None
     stand_ins = tuple(fallback()) if outcome == "dead" else ()
     with store.writing("outbox") as connection:
         if outcome == "retry":
             rows.record_retry(connection, row, error=answer, at=now + wait, now=now, refused=refused)
         else:
             _record(connection, row, outcome, answer, stand_ins, now=now)
+        if told is not None:
+            details = {"to": masked(row.receiver), "notification": row.key}
+            record(connection, SENDER, "metric.sent", told.rule.metric, now=now, details=details)
         if silent is not None:
             rows.postpone(connection, silent, until=now + wait)
     if outcome != "sent":
@@ -196,12 +212,18 @@ def _attempt(
     return Delivery(row.key, row.receiver, title, outcome, answer)
 
 
+def _told_sensitive(notice: Notice) -> Notice | None:
+    """The notice, when it tells a value of a confidential metric."""
+    is_told = any(one.value is not None for one in notice.slices) or notice.series is not None
+    return notice if notice.rule.sensitivity == SENSITIVE and is_told else None
+
+
 def _record(
     connection: Connection, row: OutboxRow, outcome: str, answer: str, stand_ins: Sequence[str], *, now: datetime
 ) -> None:
     """Close a row that was sent or given up, and tell those who stand in for its receiver."""
     if outcome == "sent":
-        if rows.record_sent(connection, row, answer=answer, now=now) and row.reason == "all_resolved":
+        if rows.record_sent(connection, row, answer=answer, now=now):
             rows.forward(connection, row, row.payload, rows.forwarded_to(connection, row), now=now)
     elif rows.record_dead(connection, row, error=answer, now=now):
         told = rows.forwarded_to(connection, row).union(stand_ins)
@@ -217,9 +239,11 @@ def _undelivered(row: OutboxRow, channel: str) -> dict[str, Any]:
     return replace(notice, rule=replace(notice.rule, annotations=texts), mentions=()).to_json()
 
 
-def _message(store: Store, row: OutboxRow, words: Wording) -> Message:
+def _message(store: Store, row: OutboxRow, words: Wording, guard: MessageGuard | None, *, now: datetime) -> Message:
     """The message, with what has changed since it was queued: a late message must not read like news."""
     notice = Notice.from_json(row.payload)
+    if guard is not None:
+        notice = guard.shown_to(row.receiver, notice, now=now)
     words = replace(words, locale=notice.language) if notice.language else words
     firing = [one for one in notice.slices if one.change in ("new", "escalated", "ongoing")]
     with store.reading() as connection:

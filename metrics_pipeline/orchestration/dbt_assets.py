@@ -50,15 +50,9 @@ class PyramidTranslator(DagsterDbtTranslator):
         metric = self._metric(dbt_resource_props)
         if metric is None:
             return str(dbt_resource_props.get("description") or "")
-        lines = [
-            f"**{metric.name_zh} · {metric.name_en}** ({metric.role})",
-            metric.definition_zh,
-            metric.definition_en,
-            f"`{metric.id} = {metric.formula}`",
-        ]
-        if metric.absent is not None:
-            lines.append(f"Absent: {metric.absent.reason_en} {metric.absent.reason_zh}")
-        return "\n\n".join(lines)
+        if metric.absent is None:
+            return metric.text
+        return f"{metric.text}\n\nAbsent: {metric.absent.reason_en} {metric.absent.reason_zh}"
 
     def get_metadata(self, dbt_resource_props: Mapping[str, Any]) -> Mapping[str, Any]:
         """Definition, formula, unit, version and where they are written."""

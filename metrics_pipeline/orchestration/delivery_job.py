@@ -37,6 +37,7 @@ def build_delivery_job(settings: Settings) -> dg.JobDefinition:
     )
     def deliver(context: dg.OpExecutionContext) -> None:
         from metrics_pipeline.delivery.channels import channels_from
+        from metrics_pipeline.delivery.guard import MessageGuard
         from metrics_pipeline.delivery.outbox import Backoff, deliver_due, wording_from
         from metrics_pipeline.delivery.standing import masked, shown
         from metrics_pipeline.orchestration.outbox_check import check_evaluation, look, standing_metadata
@@ -55,6 +56,7 @@ def build_delivery_job(settings: Settings) -> dg.JobDefinition:
                 backoff=Backoff(jitter=random.random),
                 fallback=lambda: fallback_receivers(settings, now=now),
                 routing=lambda: _routing(settings),
+                guard=MessageGuard(store, lambda: _routing(settings)),
             )
             found = look(store, now=now)
         finally:

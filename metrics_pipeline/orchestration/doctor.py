@@ -21,6 +21,8 @@ VERSIONS = {"dagster": "1.13", "dagster-dbt": "0.29", "dbt-core": "1.11", "dbt-d
 """Package → beginning of the version this release is tested with."""
 STALE = timedelta(hours=36)
 SMTP_SECONDS = 5
+UNPROPOSED_SHOWN = timedelta(days=30)
+"""How long a definition that changed without a proposal is mentioned."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Finding:
 def examine(settings: Settings) -> list[Finding]:
     """All findings, in the order of the data. Never raises: what cannot be looked at is a finding."""
     found: list[Finding] = []
-    for check in (_versions, _home, _source, _build, _store, _published, _rules, _mail):
+    for check in (_versions, _home, _source, _build, _store, _published, _rules, _definitions, _access, _mail):
         try:
             found.extend(check(settings))
         except Exception as error:
@@ -177,6 +179,43 @@ def _rules(settings: Settings) -> Iterator[Finding]:
         )
     else:
         yield Finding("rules", "ok", f"{len(ruleset.rules)} rules in {settings.rules_dir}")
+
+
+def _definitions(settings: Settings) -> Iterator[Finding]:
+    from metrics_pipeline.library.versions import UNPROPOSED
+    from metrics_pipeline.store import open_store
+    from metrics_pipeline.store.metric_versions import changed_because
+
+    store = open_store(settings)
+    try:
+        with store.reading() as connection:
+            changed = changed_because(connection, UNPROPOSED, since=datetime.now(UTC) - UNPROPOSED_SHOWN)
+    finally:
+        store.close()
+    if changed:
+        yield Finding(
+            "definitions",
+            "note",
+            f"{UNPROPOSED} in the last {UNPROPOSED_SHOWN.days} days: {', '.join(changed)}",
+            "`metrics library history METRIC` says what; `metrics library propose` is the way that keeps the past",
+        )
+
+
+def _access(settings: Settings) -> Iterator[Finding]:
+    from metrics_pipeline.store import access, open_store
+
+    store = open_store(settings)
+    try:
+        with store.reading() as connection:
+            enabled = access.enabled(connection)
+    finally:
+        store.close()
+    if enabled is None:
+        detail = "no policy is on: whoever uses this installation sees and does everything"
+        yield Finding("access", "note", detail, "`metrics access enable --admin ID` turns it on (docs/access.md)")
+    else:
+        who, at = enabled
+        yield Finding("access", "ok", f"policy on since {at.astimezone(settings.zone):%Y-%m-%d %H:%M}, by {who}")
 
 
 def _mail(settings: Settings) -> Iterator[Finding]:

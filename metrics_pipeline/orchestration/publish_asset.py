@@ -5,18 +5,22 @@ Here: which tables are published with which state, and the lineage from every me
 """
 
 from collections.abc import Iterable
-from datetime import datetime, time
+from datetime import datetime, time, timedelta
 from typing import Any
 
 import dagster as dg
 
+from metrics_pipeline.library.catalogue import Catalogue
+from metrics_pipeline.library.recording import record
+from metrics_pipeline.library.versions import read_targets, states
 from metrics_pipeline.orchestration.instance import WRITER_POOL
 from metrics_pipeline.orchestration.keys import PUBLISHED_HOURLY_KEY, PUBLISHED_KEY
 from metrics_pipeline.orchestration.partitions import daily_partitions, hourly_partitions, window_of
 from metrics_pipeline.orchestration.resources import Project
+from metrics_pipeline.store import open_store
 from metrics_pipeline.warehouse.build import connect_build
 from metrics_pipeline.warehouse.extent import complete_until, covered_until
-from metrics_pipeline.warehouse.manifest import MetricState, Version, read_current
+from metrics_pipeline.warehouse.manifest import FormerVersion, MetricState, Version, read_current
 from metrics_pipeline.warehouse.publish import MetricTables, publish
 from metrics_pipeline.warehouse.window import Window
 
@@ -38,6 +42,7 @@ def build_publish_assets(project: Project) -> list[dg.AssetsDefinition]:
         kinds={"duckdb", "parquet"},
     )
     def metric_values(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+        record_versions(project)
         return _publish(
             project, project.window(window_of(context.partition_key_range, context.run.tags)), context.run_id
         )
@@ -68,6 +73,17 @@ def _publish(project: Project, window: Window, run_id: str) -> dg.MaterializeRes
     return _result(version, window)
 
 
+def record_versions(project: Project) -> int:
+    """Record the versions of metrics that came with the files; returns how many were not known."""
+    found = states(Catalogue.of(project.catalogue.definitions), read_targets(project.settings.dbt_project_dir))
+    store = open_store(project.settings)
+    try:
+        with store.writing("versions") as connection:
+            return len(record(connection, found, now=project.now()))
+    finally:
+        store.close()
+
+
 def metric_tables(
     project: Project, covered: dict[str, datetime], window: Window, former: Version | None
 ) -> dict[str, MetricTables]:
@@ -80,10 +96,19 @@ def metric_tables(
             found[metric.id] = MetricTables((), state)
             continue
         before = former.metrics[metric.id].complete_until if former and metric.id in former.metrics else None
-        reach = max(built_until, before) if before is not None else built_until
+        settle = timedelta(days=metric.settle_days)
+        reach = max(built_until, before + settle) if before is not None else built_until
         until = complete_until(covered, metric.tables, project.settings.zone, not_after=reach)
+        until = until - settle if until is not None else None
+        former_versions = tuple(
+            FormerVersion(datetime.combine(span.until, time()), span.version)
+            for span in metric.spans
+            if span.until is not None
+        )
         found[metric.id] = MetricTables(
-            tuple(metric.relations.values()), MetricState(metric.version, until), dimensions=metric.slices
+            tuple(metric.relations.values()),
+            MetricState(metric.version, until, former=former_versions, settle_days=metric.settle_days),
+            dimensions=metric.all_slices,
         )
     return found
 

@@ -25,6 +25,7 @@ from metrics_pipeline.sources.source import SourceError, Span
 from metrics_pipeline.warehouse.build import BuildError, BuildLocked, connect_build
 from metrics_pipeline.warehouse.expectations import ContractVerdict, validate_tables, warm_up
 from metrics_pipeline.warehouse.load import LoadReport, TableLoad, load, withdraw
+from metrics_pipeline.warehouse.personal import personal_data_of
 
 CONTRACT_CHECK = "raw_contract"
 RETRY = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
@@ -124,6 +125,7 @@ def load_span(project: Project, tables: Sequence[str], span: Span, progress: Any
             now=project.now(),
             timezone=project.settings.installation.timezone,
             progress=progress,
+            personal=personal_data_of(project.settings),
         )
     except BuildLocked:
         raise

@@ -108,12 +108,15 @@ class Project:
 
     def window(self, asked: Window) -> Window:
         """What a run that was asked for these days rebuilds: late days, touched days and days nobody built yet, too."""
-        starts: list[date] = [asked.start, asked.until - timedelta(days=1 + self.settings.late_days)]
+        # A conversion's day is built again until its window has passed, and again when a row within its window came late.
+        settle = timedelta(days=max(metric.settle_days for metric in self.catalogue.metrics.values()))
+        late = max(timedelta(days=self.settings.late_days), settle)
+        starts: list[date] = [asked.start, asked.until - timedelta(days=1) - late]
         if self.settings.build_path.exists():
             with connect_build(self.settings.build_path, read_only=True) as con:
                 touched = oldest_touched_day(con)
             if touched is not None:
-                starts.append(touched)
+                starts.append(touched - settle)
         if (version := read_current(self.settings.published_dir)) is not None:
-            starts.append(version.window.until)
+            starts.append(version.window.until - settle)
         return Window(min(starts), asked.until)

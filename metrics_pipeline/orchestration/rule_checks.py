@@ -5,14 +5,14 @@ follows from a breach (`alert_assets`). A rule check never blocks: a breached me
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import dagster as dg
 
-from metrics_pipeline.alerts.notice import SeriesKey
+from metrics_pipeline.alerts.notice import SeriesKey, check_page
 from metrics_pipeline.orchestration.judging import (
     CONFIDENTIAL,
     Judgement,
@@ -28,6 +28,8 @@ from metrics_pipeline.orchestration.keys import EVALUATIONS_KEY, PUBLISHED_HOURL
 from metrics_pipeline.orchestration.resources import Project
 from metrics_pipeline.rules.evaluate import Evaluations, RuleSummary
 from metrics_pipeline.rules.model import Rule
+from metrics_pipeline.store import open_store
+from metrics_pipeline.store.metric_versions import version_names
 
 CHECK_PER_RULE_LIMIT = 200
 """More rules than this share checks, one per metric and tier: a check costs 20 ms and 10 KiB of event log."""
@@ -87,11 +89,14 @@ def build_rule_checks(project: Project) -> list[dg.AssetChecksDefinition]:
         run = context.run
         judgement = judge(project, run.tags, run_id=run.run_id)
         newest = {grain: judgement.newest(grain) for grain in {rule.grain for rule in rules}}
+        judged_by = _judged_by(project, newest.values())
         summaries = {(grain, summary.rule): summary for grain, found in newest.items() for summary in found.summary()}
         for key in sorted(context.selected_asset_check_keys, key=lambda one: (one.asset_key.path, one.name)):
             group = grouped[key]
             shown = max(group, key=lambda rule: _rank(summaries[rule.grain, rule.id]))
-            found = _Found(project, shown, group, summaries[shown.grain, shown.id], newest[shown.grain], judgement)
+            found = _Found(
+                project, shown, group, summaries[shown.grain, shown.id], newest[shown.grain], judgement, judged_by
+            )
             yield _result(key, found)
 
     return [rule_checks]
@@ -149,6 +154,28 @@ class _Found:
     newest: Evaluations
     """Verdicts of the newest period only."""
     judgement: Judgement
+    judged_by: Mapping[str, str]
+    """Rule → the versions of its metric that it judged by."""
+
+
+def _judged_by(project: Project, newest: Iterable[Evaluations]) -> dict[str, str]:
+    """Rule → the versions of its metric by which it judged these periods: `v2 (e671cb775810)`."""
+    pairs = [
+        (str(row["rule"]), str(row["metric_version"]))
+        for one in newest
+        for row in one.table.group_by(["rule", "metric_version"]).aggregate([]).to_pylist()
+        if row["metric_version"]
+    ]
+    store = open_store(project.settings)
+    try:
+        with store.reading() as connection:
+            names = version_names(connection, {version for _, version in pairs})
+    finally:
+        store.close()
+    found: dict[str, list[str]] = {}
+    for rule, version in pairs:
+        found.setdefault(rule, []).append(names[version])
+    return {rule: ", ".join(versions) for rule, versions in found.items()}
 
 
 def _result(key: dg.AssetCheckKey, found: _Found) -> dg.AssetCheckResult:
@@ -219,6 +246,8 @@ def _metadata(found: _Found) -> dict[str, Any]:
         metadata["rule_file"] = f"{rule.file.name}:{rule.line}"
     if len(group) > 1:
         metadata["rules"] = ", ".join(one.id for one in group)
+    if rule.id in found.judged_by:
+        metadata["definition_version"] = found.judged_by[rule.id]
     metadata["published_version"] = judgement.published.version
     metadata["sql"] = dg.MetadataValue.md(f"```sql\n{_sql(project, rule, judgement)}\n```")
     return metadata
@@ -226,8 +255,7 @@ def _metadata(found: _Found) -> dict[str, Any]:
 
 def check_url(project: Project, rule: Rule) -> str:
     """The page of a rule's check in the UI; one link beside the table, because a column of links is wider than a page."""
-    path = "/".join(asset_key_of(project, rule).path)
-    return f"{project.settings.ui_url}/assets/{path}?view=checks&checkDetail={rule.id}"
+    return check_page(project.settings.ui_url, asset_key_of(project, rule).path, rule.id)
 
 
 def _worst_table(rule: Rule, newest: Evaluations, *, is_hidden: bool) -> dg.MetadataValue[Any]:

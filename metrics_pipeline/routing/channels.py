@@ -9,10 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from metrics_pipeline.settings import Settings
+from metrics_pipeline.yaml_values import YAMLError, read_yaml
 
 CONTACTS: Final[Mapping[str, str]] = {
     "smtp": "email",
@@ -58,7 +56,7 @@ def channel_cards(settings: Settings) -> dict[str, ChannelCard]:
     }
     path = settings.channels_file
     try:
-        content = YAML(typ="safe").load(path.read_text("utf-8")) if path.exists() else None
+        content = read_yaml(path.read_text("utf-8")) if path.exists() else None
     except (YAMLError, OSError, UnicodeDecodeError):
         return cards
     listed = content.get("channels") if isinstance(content, dict) else None

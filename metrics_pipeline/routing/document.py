@@ -9,12 +9,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from metrics_pipeline.rules.lint import nearest
+from metrics_pipeline.nearest import nearest
 from metrics_pipeline.rules.load import Problem
-from metrics_pipeline.yaml_values import plain
+from metrics_pipeline.yaml_values import MarkedYAMLError, YAMLError, plain, read_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
 _OWN = frozenset({"matcher", "duration", "interval", "time"})
@@ -32,7 +30,7 @@ class Document:
     def read(self, model: type[Model]) -> Model | None:
         """The file as a model; None (and problems) when it is not one."""
         try:
-            self._content = YAML(typ="rt").load(self.path.read_text("utf-8"))
+            self._content = read_yaml(self.path.read_text("utf-8"))
         except MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
             text = " ".join(part for part in (error.context, error.problem) if part).splitlines()[0]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from metrics_pipeline.nearest import nearest
 from metrics_pipeline.routing.channels import BUILT_IN, ChannelCard
 from metrics_pipeline.routing.document import Document
 from metrics_pipeline.routing.labels import SEVERITIES, SEVERITY
@@ -15,7 +16,6 @@ from metrics_pipeline.routing.matchers import Matcher
 from metrics_pipeline.routing.model import ALL_LABELS, Route, RoutesFile
 from metrics_pipeline.routing.people import Directory, PeopleFile
 from metrics_pipeline.routing.tree import Node
-from metrics_pipeline.rules.lint import nearest
 from metrics_pipeline.rules.load import Problem
 
 if TYPE_CHECKING:

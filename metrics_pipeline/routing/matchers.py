@@ -188,11 +188,14 @@ class _Modern:
 
 
 def _classic(text: str) -> tuple[Matcher, ...]:
-    """Classic matchers: tolerant of what stands in a value."""
+    """Classic matchers: tolerant of what stands in a value, but not of a brace without the other."""
+    text = text.strip()
+    if text.startswith("{") != text.endswith("}"):
+        raise MatcherError(f"{text!r} has one brace without the other")
     parts: list[str] = []
     part = ""
     quoted = escaped = False
-    for sign in text.strip().removeprefix("{").removesuffix("}"):
+    for sign in text.removeprefix("{").removesuffix("}"):
         if sign == "," and not quoted:
             parts.append(part)
             part = ""

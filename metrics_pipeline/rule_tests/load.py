@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from metrics_pipeline.nearest import nearest
 from metrics_pipeline.rule_tests.model import Acknowledgement, RuleTest, RuleTestFile
-from metrics_pipeline.rules.lint import nearest
 from metrics_pipeline.rules.load import Problem
 from metrics_pipeline.rules.model import Rule
-from metrics_pipeline.yaml_values import plain
+from metrics_pipeline.yaml_values import MarkedYAMLError, YAMLError, plain, read_yaml
 
 PATTERN = "*.test.yml"
 
@@ -90,7 +88,7 @@ def load_tests(path: Path, rules: Mapping[str, Rule], steps: Sequence[str] = ())
 
 def _content(path: Path, report: Any) -> Any:
     try:
-        return YAML(typ="rt").load(path.read_text("utf-8")) or {}
+        return read_yaml(path.read_text("utf-8")) or {}
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
         text = " ".join(part for part in (error.context, error.problem) if part).splitlines()[0]

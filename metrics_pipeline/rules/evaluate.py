@@ -25,6 +25,7 @@ from metrics_pipeline.rules.model import Rule
 from metrics_pipeline.rules.statement import (
     COLUMNS,
     KEY,
+    NUMBERS,
     OF_RULE,
     TYPES,
     Relations,
@@ -34,8 +35,8 @@ from metrics_pipeline.rules.statement import (
     statement,
 )
 from metrics_pipeline.warehouse.history import EMPTY_VALUES
-from metrics_pipeline.warehouse.quoting import literal, parquet
-from metrics_pipeline.warehouse.read import Published
+from metrics_pipeline.warehouse.quoting import literal
+from metrics_pipeline.warehouse.read import MetricState, Published
 from metrics_pipeline.warehouse.window import next_month
 
 if TYPE_CHECKING:
@@ -46,21 +47,7 @@ ROW_GROUP = 122_880
 _TYPES = {
     "period_start": "TIMESTAMP",
     "evaluated_at": "TIMESTAMP",
-    **dict.fromkeys(
-        (
-            "value",
-            "numerator",
-            "denominator",
-            "sample",
-            "observed",
-            "baseline",
-            "lower",
-            "upper",
-            "yellow_bound",
-            "red_bound",
-        ),
-        "DOUBLE",
-    ),
+    **dict.fromkeys(NUMBERS, "DOUBLE"),
 }
 
 
@@ -240,6 +227,7 @@ class Judging:
     ) -> None:
         self._con = con
         self._published = published
+        self._metrics = published.metrics
         self._now = local_now
         self._promotions = promotions
         self._references = references
@@ -255,27 +243,39 @@ class Judging:
         """Judge these rules and periods: the temporary table `found` (`rule_no` and what the statement selects), and
         the view of this name, which has the columns `OF_RULE` instead of the number.
 
-        First every rule on values, then the facts about metrics, then composite rules over what was found.
+        First every rule on values, then the facts about metrics, then composite rules over what was found. Where a
+        metric's definition changes within the span, the days before and after are judged each by themselves: each
+        value is compared with history of its own definition only.
         """
-        self.ruleset = ruleset(rules, self._published.metrics, self._references)
-        self._con.register("ruleset", self.ruleset)
+        spans = span.split(_changes(rules, self._published.metrics))
+        sets: list[pa.Table] = []
         self._con.execute(f"DROP VIEW IF EXISTS {view}; DROP TABLE IF EXISTS found")
         self._exists = False
-        numbered = list(enumerate(rules))
-        fresh = [(n, rule) for n, rule in numbered if rule.expr.family == "freshness"]
-        plain = [(n, rule) for n, rule in numbered if rule.expr.family != "freshness" and rule.condition is None]
-        self._stage(plain, numbered, span)
-        if fresh:
-            rows = freshness.verdicts(fresh, self._published.metrics, self._now, span.start, span.until)
-            self._add_rows(rows)
-        for stage in composite.stages(numbered):
-            self._stage(stage, numbered, span)
+        for piece in spans:
+            self._metrics = {name: state.at(piece.start) for name, state in self._published.metrics.items()}
+            first = len(sets) * len(rules)
+            sets.append(ruleset(rules, self._metrics, self._references, first=first))
+            facts_since = span.start if piece.until == span.until else None
+            self._judge(list(enumerate(rules, start=first)), piece, facts_since)
+        self.ruleset = pa.concat_tables(sets)
+        self._con.register("ruleset", self.ruleset)
         self._con.execute(
             f"""CREATE TEMP VIEW {view} AS
             SELECT {", ".join(f"r.{name}" for name in OF_RULE)}, f.* EXCLUDE (rule_no)
             FROM found AS f
             JOIN ruleset AS r ON r.rule_no = f.rule_no"""
         )
+
+    def _judge(self, numbered: Sequence[composite.Numbered], span: Span, facts_since: datetime | None) -> None:
+        """Add the verdicts of a span in which every metric has one definition, and facts about metrics (None = no)."""
+        fresh = [(n, rule) for n, rule in numbered if rule.expr.family == "freshness"]
+        plain = [(n, rule) for n, rule in numbered if rule.expr.family != "freshness" and rule.condition is None]
+        self._stage(plain, numbered, span)
+        if fresh and facts_since is not None:
+            rows = freshness.verdicts(fresh, self._metrics, self._now, facts_since, span.until)
+            self._add_rows(rows)
+        for stage in composite.stages(numbered):
+            self._stage(stage, numbered, span)
 
     def _stage(self, rules: Sequence[composite.Numbered], run: Sequence[composite.Numbered], span: Span) -> None:
         """Judge rules that do not look at each other; one that the database cannot judge stops only itself."""
@@ -323,7 +323,7 @@ class Judging:
     def _relations(self, rules: Sequence[composite.Numbered], span: Span) -> Relations:
         needed = relations(
             [rule for _, rule in rules],
-            self._published.metrics,
+            self._metrics,
             self._promotions,
             span,
             numbers=[number for number, _ in rules],
@@ -356,7 +356,13 @@ class Judging:
             for dimension in needed.dimensions
             for path in self._published.files(read.start, read.until, dimension=dimension)
         }
-        return parquet(sorted(samples)) if samples else f"({EMPTY_VALUES})"
+        return self._published.relation(sorted(samples))
+
+
+def _changes(rules: Sequence[Rule], metrics: Mapping[str, MetricState]) -> set[datetime]:
+    """The moments at which a metric that these rules read changes its definition."""
+    read = {rule.metric for rule in rules} | {rule.min_sample.metric for rule in rules if rule.min_sample is not None}
+    return {former.until for name in read if name in metrics for former in metrics[name].former}
 
 
 def moment(day: date | datetime) -> datetime:

@@ -6,14 +6,14 @@ What two rules are needed for is in `set_findings`.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from metrics_pipeline.detection.promotions import ANY_PROMOTION, WIDENING
 from metrics_pipeline.detection.quantile import MIN_VALUES
 from metrics_pipeline.detection.references import FILES
 from metrics_pipeline.detection.seasonal import MIN_SAME_SLOT
+from metrics_pipeline.nearest import nearest
 from metrics_pipeline.rules.catalogue import Catalogue, MetricInfo, slices_of
 from metrics_pipeline.rules.composite import cycle_of
 from metrics_pipeline.rules.expression import Threshold
@@ -31,12 +31,6 @@ class Finding(NamedTuple):
     """Key of the rule file it is about."""
     message: str
     mend: str
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """` — did you mean 'x'?` or an empty text."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" — did you mean {close[0]!r}?" if close else ""
 
 
 def findings(rule: Rule, catalogue: Catalogue, seeds: Seeds | None = None) -> list[Finding]:

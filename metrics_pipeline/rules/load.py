@@ -14,11 +14,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from metrics_pipeline.nearest import nearest
 from metrics_pipeline.rules.catalogue import Catalogue
-from metrics_pipeline.rules.lint import Finding, findings, nearest, set_findings
+from metrics_pipeline.rules.lint import Finding, findings, set_findings
 from metrics_pipeline.rules.model import (
     COMPOSITE,
     Annotations,
@@ -36,6 +35,7 @@ from metrics_pipeline.rules.model import (
     yaml_keys,
 )
 from metrics_pipeline.rules.seeds import Seeds
+from metrics_pipeline.yaml_values import MarkedYAMLError, YAMLError, plain, read_yaml
 
 _NESTED: Mapping[str, type[BaseModel]] = {
     "min_sample": MinSample,
@@ -196,7 +196,7 @@ class _Text:
     def content(self) -> Any:
         """The parsed content; None, and a problem, when it cannot be read."""
         try:
-            return YAML(typ="rt").load(self.path.read_text("utf-8")) or {}
+            return read_yaml(self.path.read_text("utf-8")) or {}
         except MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
             text = " ".join(part for part in (error.context, error.problem) if part).splitlines()[0]
@@ -337,7 +337,7 @@ def _resolved(layers: Sequence[_Layer], line: int) -> tuple[dict[str, Any], dict
         for key in yaml_keys():
             if key not in layer.content:
                 continue
-            value = _plain(layer.content[key])
+            value = plain(layer.content[key])
             if isinstance(value, dict) and key in _NESTED:
                 value = {inner: one for inner, one in value.items() if inner in _NESTED[key].model_fields}
             origin = f"{layer.path}:{layer.line(key, line)}"
@@ -397,7 +397,7 @@ def _said(detail: ErrorDetails) -> tuple[str, str]:
 
 
 def _key_line(content: Any, key: str, default: int = 1) -> int:
-    """Line of a key of a round-trip mapping; of the mapping itself, or the default, when it is not there."""
+    """Line of a key of a mapping; of the mapping itself, or the default, when it is not there."""
     marks = getattr(content, "lc", None)
     if marks is None:
         return default
@@ -409,15 +409,3 @@ def _key_line(content: Any, key: str, default: int = 1) -> int:
 
 def _item_line(content: Any, index: int) -> int:
     return int(content.lc.item(index)[0]) + 1
-
-
-def _plain(value: Any) -> Any:
-    """Round-trip YAML values as plain ones."""
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    return value

@@ -32,8 +32,11 @@ from metrics_pipeline.warehouse.read import MetricState
 
 SEEN_DAYS = 28
 """A slice with a value in these days is expected to have one; later it counts as gone."""
+_DAY_MINUTES = 24 * 60
 _EPOCH = date(1970, 1, 1)
 _PERIOD = {"day": timedelta(days=1), "hour": timedelta(hours=1)}
+_BETWEEN_EVENTS = 400
+"""Days after which every event that returns has returned, on whatever calendar."""
 _SERIES = 1 << 32
 """A series is key × this + member, so that a row of history has one number to be joined by."""
 _SPECIAL = "*"
@@ -41,16 +44,19 @@ _SPECIAL = "*"
 
 OF_RULE = ("rule", "metric", "dimension", "grain", "rule_hash", "metric_version")
 """Columns of an evaluation that are the same in all verdicts of a rule."""
+NUMBERS = (
+    "value", "numerator", "denominator", "sample", "observed", "baseline", "lower", "upper", "yellow_bound", "red_bound",
+)  # fmt: skip
+"""Columns of an evaluation that are numbers; each may be absent."""
 COLUMNS = (
-    "rule", "metric", "dimension", "member", "grain", "period_start", "value", "numerator", "denominator", "sample",
-    "observed", "baseline", "lower", "upper", "yellow_bound", "red_bound", "tier", "reason", "holds", "rule_hash",
+    "rule", "metric", "dimension", "member", "grain", "period_start", *NUMBERS, "tier", "reason", "holds", "rule_hash",
     "metric_version", "data_version", "evaluated_at", "run_id",
 )  # fmt: skip
 """Columns of an evaluation, in this order (docs/architecture.md, Evaluations)."""
 TIERS = ("ok", "yellow", "red", "no_data", "unknown")
 REASONS = (
-    "ok", "breach", "late", "not_due", "missing_slice", "null_value", "min_sample", "no_baseline", "min_change", "muted",
-    "not_event", "absent", "error",
+    "ok", "breach", "late", "not_due", "missing_slice", "null_value", "min_sample", "no_baseline", "new_definition",
+    "min_change", "muted", "not_event", "absent", "error",
 )  # fmt: skip
 HOLDS = ("none", "yellow", "red")
 KEY = ("rule", "member", "period_start", "rule_hash", "metric_version", "data_version")
@@ -67,6 +73,11 @@ class Span:
 
     start: datetime
     until: datetime
+
+    def split(self, moments: Iterable[datetime]) -> list[Span]:
+        """The span cut at those of the moments that lie in it."""
+        cuts = sorted({moment for moment in moments if self.start < moment < self.until})
+        return [Span(*pair) for pair in zip([self.start, *cuts], [*cuts, self.until], strict=True)]
 
     def pieces(self, days: int) -> list[Span]:
         """The span in consecutive pieces of at most `days` days: a replay in bounded memory."""
@@ -166,12 +177,12 @@ def relations(
 
 
 def ruleset(
-    rules: Sequence[Rule], metrics: Mapping[str, MetricState], references: Sequence[Reference] = ()
+    rules: Sequence[Rule], metrics: Mapping[str, MetricState], references: Sequence[Reference] = (), *, first: int = 0
 ) -> pa.Table:
-    """`rule_no` and the columns `OF_RULE` of each rule, which the statement leaves to whoever wants the text."""
+    """`rule_no` (from `first` on) and the columns `OF_RULE` of each rule, which the statement leaves to whoever wants the text."""
     hashes = _hashes(rules, references)
     columns = _Columns({"rule_no": pa.int32(), **dict.fromkeys(OF_RULE, pa.string())})
-    for number, rule in enumerate(rules):
+    for number, rule in enumerate(rules, start=first):
         state = metrics.get(rule.metric)
         columns.add(
             rule_no=number,
@@ -300,6 +311,11 @@ def _asked(rule: Rule) -> _Asked:
     return _Asked(rule.metric, rule.dimension, rule.grain, expression, sample)
 
 
+def read_days(rule: Rule) -> int:
+    """How many days before a period are read to judge it, former events aside."""
+    return max(SEEN_DAYS, _lookback_days(rule.expr))
+
+
 def _lookback_days(expression: Expression) -> int:
     match expression.family:
         case "value" | "event" | "target" | "benchmark" | "freshness":
@@ -330,7 +346,7 @@ def _rules(
     columns = _Columns(
         {
             "rule_no": pa.int32(), "spec_no": pa.int32(), "key_no": pa.int64(), "is_total": pa.bool_(), "grain": pa.string(), "is_absent": pa.bool_(),
-            "last_start": pa.timestamp("us"), "due_minutes": pa.int32(), "no_data_tier": pa.string(), "missing_is_zero": pa.bool_(),
+            "last_start": pa.timestamp("us"), "new_until": pa.timestamp("us"), "due_minutes": pa.int32(), "no_data_tier": pa.string(), "missing_is_zero": pa.bool_(),
             "has_sample": pa.bool_(), "sample_gte": pa.float64(), "change_absolute": pa.float64(),
             "change_relative": pa.float64(), "width": pa.float64(), "override_no": pa.int32(), "promotion_no": pa.int32(),
             "is_muted": pa.bool_(), **bounds,
@@ -346,7 +362,9 @@ def _rules(
             "grain": rule.grain,
             "is_absent": state is None or state.absent_en is not None or state.absent_zh is not None,
             "last_start": _last_start(state, rule.grain),
-            "due_minutes": int(rule.due_after.total_seconds() // 60),
+            "new_until": _new_until(state, rule),
+            "due_minutes": int(rule.due_after.total_seconds() // 60)
+            + (state.settle_days * _DAY_MINUTES if state else 0),
             "no_data_tier": "no_data" if rule.no_data.then == "zero" else rule.no_data.then,
             "missing_is_zero": rule.no_data.then == "zero",
             "has_sample": rule.min_sample is not None,
@@ -412,6 +430,14 @@ def _width(rule: Rule) -> float | None:
     if threshold is None:  # a variant that is muted
         return None
     return rule.expr.width or max(abs(threshold.low), abs(threshold.high))
+
+
+def _new_until(state: MetricState | None, rule: Rule) -> datetime | None:
+    """First moment from which a missing baseline is not for a change of the metric's definition; None = never is."""
+    if state is None or state.version_since is None or rule.condition is not None:
+        return None
+    days = _BETWEEN_EVENTS if rule.expr.family == "event" else _lookback_days(rule.expr)
+    return state.version_since + timedelta(days=days)
 
 
 def _last_start(state: MetricState | None, grain: str) -> datetime | None:
@@ -832,7 +858,8 @@ reasoned AS (
             WHEN NOT has_row THEN 'missing_slice'::reason_word
             WHEN value IS NULL THEN 'null_value'::reason_word
             {{muted}}WHEN has_sample AND (sample IS NULL OR sample < sample_gte) THEN 'min_sample'::reason_word
-            {{not_event}}WHEN observed IS NULL THEN 'no_baseline'::reason_word
+            {{not_event}}WHEN observed IS NULL AND period_start < new_until THEN 'new_definition'::reason_word
+            WHEN observed IS NULL THEN 'no_baseline'::reason_word
             WHEN NOT is_yellow AND NOT is_red THEN 'ok'::reason_word
             WHEN is_small THEN 'min_change'::reason_word
             ELSE 'breach'::reason_word

@@ -125,12 +125,20 @@ class Desk:
         return [(int((one.created_at - START) / timedelta(minutes=1)), one.reason) for one in self.notices(receiver)]
 
     def contract(self) -> dict[str, tuple[Counter, Counter]]:
-        """Receiver → how often the beginning and the end of each episode was told."""
+        """Receiver → how often the beginning and the end of each episode was told.
+
+        What a digest counts as come and gone was never told as begun: both its ends are in that line.
+        """
         begun: dict[str, Counter] = defaultdict(Counter)
         ended: dict[str, Counter] = defaultdict(Counter)
         for notice in self.notices():
+            passed = 0
             for one in notice.slices:
                 key = one.instance, one.since
                 begun[notice.receiver][key] += one.change in BEGINS
-                ended[notice.receiver][key] += one.change in ENDS
+                if one.change in ENDS and notice.reason == "digest" and not begun[notice.receiver][key]:
+                    passed += 1
+                else:
+                    ended[notice.receiver][key] += one.change in ENDS
+            assert passed <= notice.counts.passed, notice
         return {receiver: (+begun[receiver], +ended[receiver]) for receiver in begun.keys() | ended.keys()}

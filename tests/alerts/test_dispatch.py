@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from metrics_pipeline.alerts.listing import current_alerts, episode_history
@@ -15,9 +15,9 @@ from metrics_pipeline.alerts.silencing import SilencingError, preview_silence, r
 from metrics_pipeline.delivery.messages import compose
 from metrics_pipeline.store.tables import dispatch_groups, episode_marks, incidents
 from tests.alerts.builders import day, make_verdict
-from tests.alerts.crash import crash_at, wipe
+from tests.alerts.crash import crash_at, dump, killed_at, wipe
 from tests.alerts.desk import START, Desk
-from tests.store.databases import sqlite_store
+from tests.store.databases import postgres_store, sqlite_store
 
 RULE = "refund_rate_surge"
 
@@ -136,6 +136,7 @@ def test_a_group_of_several_rules_names_the_metric_of_each_slice(desk):
     [notice] = desk.notices()
     assert (notice.rule.id, notice.counts.rules) == ("gmv_drop", 2)
     assert [one.rule for one in notice.slices] == ["", "orders_drop"]
+    assert [(one.kind, one.grain) for one in notice.slices] == [("", "day"), ("metric", "day")]
     assert "退款率 · 全部" in compose(notice).text
 
 
@@ -428,6 +429,18 @@ def test_other_periods_are_other_incidents(desk):
     desk.judge(*pyramid(1, gmv="red"))
     assert [one.rule.id for one in desk.notices()] == ["visits_drop", "gmv_drop"]
     assert [one.contributing for one in desk.notices()] == [0, 0]
+
+
+def test_an_outage_by_the_hour_over_midnight_and_its_day_are_one_incident(desk):
+    desk.route(INCIDENTS)
+    hourly = {"rule": "visits_drop", "dimension": "all", "member": "all", "grain": "hour"}
+    for hour in (22, 23, 24, 25):
+        desk.at(hours=hour).judge(make_verdict("red", day(0) + timedelta(hours=hour), **hourly))
+    desk.at(hours=26).judge(*pyramid(0, gmv="red"))
+    assert [(one.rule.id, one.contributing) for one in desk.notices()] == [("visits_drop", 0), ("gmv_drop", 1)]
+    desk.at(hours=27).judge(make_verdict("ok", day(1) + timedelta(hours=2), **hourly))
+    desk.at(hours=50).judge(*pyramid(1, gmv="ok"))
+    assert all(begun == ended for begun, ended in desk.contract().values())
 
 
 def test_a_headline_that_comes_later_takes_over_and_names_what_was_told_before(desk):
@@ -779,16 +792,60 @@ def calm(desk: Desk, tier: str = "ok") -> None:
 RELAXED = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@RELAXED
-@given(acts=st.lists(ACT, max_size=14), crashes=st.lists(st.integers(1, 40), max_size=5))
-def test_whatever_happens_whoever_was_told_gets_exactly_one_end(scratch, tmp_path, acts, crashes):
-    wipe(scratch)
-    desk = Desk(scratch, tmp_path / "rules", STORM)
+SOME_DAY = [("tick", ["red"] * 4), ("wait", 15), ("tick", ["ok", "red", "yellow", "red"]), ("wait", 45)]
+ACTS, CRASHES = st.lists(ACT, max_size=14), st.lists(st.integers(1, 40), max_size=5)
+
+
+def assert_one_end(store, folder, acts, crashes) -> None:
+    """After all of it, everybody who was told a beginning was told one end."""
+    wipe(store)
+    desk = Desk(store, folder / "rules", STORM)
     play(desk, acts, crashes)
     calm(desk)
     for receiver, (begun, ended) in desk.contract().items():
         assert begun == ended, (receiver, desk.said(receiver))
     assert current_alerts(desk.store, states=["firing"]) == []
+
+
+@RELAXED
+@given(acts=ACTS, crashes=CRASHES)
+@example(acts=SOME_DAY, crashes=[7, 19, 11, 23])
+def test_whatever_happens_whoever_was_told_gets_exactly_one_end(scratch, tmp_path, acts, crashes):
+    assert_one_end(scratch, tmp_path, acts, crashes)
+
+
+@pytest.fixture(scope="module")
+def scratch_server():
+    with postgres_store() as store:
+        yield store
+
+
+@pytest.mark.services
+@settings(RELAXED, max_examples=3)
+@given(acts=ACTS, crashes=CRASHES)
+@example(acts=SOME_DAY, crashes=[7, 19, 11, 23])
+def test_whatever_happens_on_a_server_whoever_was_told_gets_exactly_one_end(scratch_server, tmp_path, acts, crashes):
+    assert_one_end(scratch_server, tmp_path, acts, crashes)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.services)])
+def test_a_process_that_is_killed_between_two_statements_loses_and_doubles_nothing(kind, tmp_path):
+    """Not an error that a block may catch, but the end of the process: what it had begun, the database alone undoes."""
+    opened = sqlite_store(tmp_path) if kind == "sqlite" else postgres_store()
+    with opened as store:
+        desk, kills = Desk(store, tmp_path / "rules", STORM), 0
+        desk.tick("ok", "ok", period=-1, members=("a", "b"))  # imports here what every process would import again
+        for period, tier in enumerate(["red", "ok"]):
+            verdicts = [make_verdict(tier, period, member=member) for member in "ab"]
+            for minutes, act in ((0, lambda: _judge(desk, verdicts, silent=False)), (25, desk.due)):  # noqa: B023
+                desk.at(hours=2 * period, minutes=minutes)
+                before, step = dump(store), 1 + period
+                while killed_at(store, step, act):
+                    assert dump(store) == before, (period, minutes, step)
+                    step, kills = step + 2, kills + 1
+        assert kills > 20
+        assert desk.said("file") == ["first new,new", "all_resolved resolved,resolved"]
+        assert all(begun == ended for begun, ended in desk.contract().values())
 
 
 @RELAXED

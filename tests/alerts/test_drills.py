@@ -16,6 +16,7 @@ from metrics_pipeline.alerts.drills import (
     is_drill_scheduled,
     start_drill,
     start_scheduled,
+    waiting_ends,
 )
 from metrics_pipeline.alerts.listing import current_alerts
 from metrics_pipeline.alerts.work_orders import WorkOrderError, count_feedback, give_feedback
@@ -237,3 +238,21 @@ def test_a_drill_whose_time_is_long_past_waits_for_the_next_one(desk):
 def is_over(desk: Desk) -> bool:
     with desk.store.reading() as connection:
         return is_drill_over(connection, desk.now)
+
+
+@pytest.mark.parametrize(
+    ("more", "reason", "minutes"),
+    [("", "wait", 20), ("limits: {per_channel: {count: 1, per: 2h}, red: {count: 1, per: 2h}}", "limit", 120)],
+)
+def test_who_is_told_of_the_end_later_and_when_is_known(desk, more, reason, minutes):
+    times = "group_wait: 0s, group_interval: 20m" if reason == "wait" else "group_wait: 0s, group_interval: 0s"
+    desk.route(f"route: {{receiver: room, {times}}}\nreceivers: [{{name: room, channels: [file]}}]\n{more}\n")
+    drill(desk)
+    desk.at(minutes=1)
+    ended = end_drills(desk.store, desk.routing, now=desk.now, at_once=True)
+    [later] = waiting_ends(desk.store, ended)
+    assert (later.instance, later.receiver, later.reason) == (ended[0], "file", reason)
+    assert abs(later.until - START - timedelta(minutes=minutes)) < timedelta(seconds=1)
+    desk.wait(minutes=minutes)
+    assert desk.times("file")[-1][0] == minutes
+    assert waiting_ends(desk.store, ended) == []

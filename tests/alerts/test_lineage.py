@@ -25,6 +25,7 @@ def fires(metric: str, dimension: str = "all", member: str = "all", **changes) -
         "grain": "day",
         "period": DAY,
         "tier": "red",
+        "since": changes.get("period", DAY),
     }
     return Firing(**{**facts, **changes})
 
@@ -59,6 +60,24 @@ def test_periods_must_be_the_same_and_an_hour_is_of_its_day():
     assert tops(fires("orders", rule="a", **hour), fires("visits", **later)) == {}
 
 
+def test_hours_that_go_on_over_midnight_are_of_each_of_their_days():
+    night = {"grain": "hour", "since": DAY + timedelta(hours=22), "period": DAY + timedelta(days=1, hours=2)}
+    for days in (0, 1):
+        assert tops(fires("gmv", period=DAY + timedelta(days=days)), fires("orders", **night))
+        assert tops(fires("gmv", **night), fires("orders", period=DAY + timedelta(days=days)))
+    for days in (-1, 2):
+        assert tops(fires("gmv", period=DAY + timedelta(days=days)), fires("orders", **night)) == {}
+    other = {"grain": "hour", "since": DAY + timedelta(hours=23), "period": DAY + timedelta(days=1, hours=1)}
+    assert tops(fires("gmv", **night), fires("orders", **other)) == {}, "between hours the newest one counts"
+
+
+def test_a_day_is_the_headline_of_its_hours():
+    hours = {"rule": "orders_hourly", "grain": "hour", "period": DAY + timedelta(hours=14)}
+    app, day = fires("orders", "channel", "app", episode="by hour", **hours), fires("orders", "channel", "app")
+    assert tops(app, day) == {"by hour": day.episode, day.episode: day.episode}
+    assert tops(app, fires("orders", "channel", "web")) == {}
+
+
 def test_a_total_is_the_headline_of_its_own_slices():
     found = tops(fires("orders", "region", "华北"), fires("orders"), fires("orders", "region", "华东"))
     assert set(found.values()) == {"orders{all=all}"}
@@ -79,10 +98,13 @@ def test_a_slice_contains_itself_and_what_is_finer():
 
 ALERTS = st.lists(
     st.builds(
-        lambda metric, slice_, tier: fires(metric, *slice_, tier=tier),
+        lambda metric, slice_, tier, grain: fires(
+            metric, *slice_, tier=tier, grain=grain, episode=f"{metric} {slice_} {grain}", rule=f"{metric} {slice_} {grain}"
+        ),
         st.sampled_from(["gmv", "orders", "visits", "stock"]),
         st.sampled_from([("all", "all"), ("region", "a"), ("region", "b"), ("region|channel", "a|app"), ("channel", "app")]),
         st.sampled_from(["yellow", "red"]),
+        st.sampled_from(["day", "day", "hour"]),
     ),
     max_size=12,
     unique_by=lambda one: one.episode,

@@ -24,6 +24,7 @@ from tests.alerts.builders import NOW, RECEIVERS, make_card, make_verdict
 from tests.routing.builders import make_routing
 
 YELLOW = make_card(labels={"scenario": "refund_surge", "work_order": "yellow"})
+UI = "https://dagster.shop/"
 EPISODE = "refund_rate_surge{region=华北}@2025-11-11T00:00"
 
 
@@ -46,6 +47,11 @@ def test_a_red_episode_opens_one_order_for_the_owner(store):
     assert (order.episode, order.tier, order.state, order.assignee) == (EPISODE, "red", "open", "after-sales")
     assert (order.due_at - order.opened_at, view.is_overdue) == (timedelta(hours=24), False)
     assert order.links == {"runbook": "https://wiki.example/refunds", "asset": "operational/refund_rate"}
+    assert view.links(UI) == {
+        **order.links,
+        "check": "https://dagster.shop/assets/operational/refund_rate?view=checks&checkDetail=refund_rate_surge",
+    }
+    assert view.as_json(UI)["links"] == view.links(UI)
     assert list_orders(store, now=NOW + timedelta(hours=25))[0].is_overdue
 
 
@@ -87,7 +93,7 @@ def test_an_order_is_assigned_and_closed_with_a_reason_and_a_note(store):
     view = close_order(store, EPISODE, "fixed", "换了快递", who="王芳", now=later)
     assert (view.order.state, view.order.closed_by, view.order.close_note) == ("closed", "王芳", "换了快递")
     assert [event.what for event in view.events] == ["opened", "assigned", "closed"]
-    assert view.as_json()["events"][2]["detail"] == "fixed: 换了快递"
+    assert view.as_json(UI)["events"][2]["detail"] == "fixed: 换了快递"
     assert list_orders(store, now=NOW) == []
     assert len(list_orders(store, now=NOW, states=["closed"])) == 1
 

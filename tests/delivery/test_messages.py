@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from metrics_pipeline.delivery.messages import Wording, compose
 from metrics_pipeline.delivery.words import number, slice_name
 from tests.alerts.builders import make_card
 from tests.delivery.builders import (
+    BLANK,
     make_alarm,
     make_composite,
     make_drill,
@@ -124,6 +126,37 @@ def test_a_digest_with_a_drill_in_it_is_no_drill_but_names_it():
     )
     assert not compose(turned).is_drill
     assert [row.cells[0] for row in compose(turned).table_rows] == ["演练 · 地区=华北", "refund_rate_surge · 地区=华东"]
+
+
+def test_a_freshness_slice_in_a_digest_of_others_says_how_old_its_data_are():
+    stale = make_slice(
+        "all", dimension="all", rule="gmv_stale", name_zh="成交总额", name_en="GMV", unit="currency", kind="freshness",
+        **{**BLANK, "observed": 38.5},
+    )  # fmt: skip
+    digest = compose(make_notice(reason="digest", slices=(make_slice(), stale), contributors=(stale,), contributing=1))
+    assert digest.table_rows[1].cells[:4] == ("成交总额 · 全部", "红 · 新", "38.5 小时", "–")
+    assert digest.named_facts_in("en")["incident"] == "1 more below it: GMV · total 38.5 h"
+    among_fresh = compose(
+        make_notice(rule=make_stale().rule, slices=(*make_stale().slices, make_slice(rule="x", unit="ratio")))
+    )
+    assert [row.cells[2] for row in among_fresh.table_rows] == ["38.5 小时", "13.2%"]
+
+
+def test_hours_and_days_in_one_table_can_be_told_apart():
+    at_two = datetime(2025, 11, 11, 14)
+    both = compose(
+        make_notice(
+            slices=(make_slice(grain="day"), make_slice(grain="hour", since=at_two, rule="x", name_en="Refund rate"))
+        )
+    )
+    assert [(row.cells[0], row.cells[5]) for row in both.table_rows_in("zh")] == [
+        ("地区=华北（日）", "2025-11-11"),
+        ("Refund rate · 地区=华北（小时）", "2025-11-11 14:00"),
+    ]
+    assert both.table_rows_in("en")[1].cells[0] == "Refund rate · region=华北 (hourly)"
+    assert (
+        compose(make_notice(slices=(make_slice(grain="day"), make_slice("华东")))).table_rows[0].cells[0] == "地区=华北"
+    )
 
 
 def test_names_are_escaped_in_html_and_kept_in_text():

@@ -16,8 +16,9 @@ from metrics_pipeline.alerts.listing import notifications
 from metrics_pipeline.delivery.channels import RateLimited, TemporaryFailure
 from metrics_pipeline.delivery.outbox import LEASE, Backoff, deliver_due
 from metrics_pipeline.store import outbox as rows
-from metrics_pipeline.store.tables import deliveries, metadata
+from metrics_pipeline.store.tables import deliveries
 from tests.alerts.builders import NOW, make_card, make_verdict
+from tests.alerts.crash import wipe
 from tests.delivery.builders import PERMANENT, TEMPORARY, Recorder
 from tests.store.databases import sqlite_store
 
@@ -225,9 +226,7 @@ def scratch(tmp_path_factory):
     faults=st.lists(st.sampled_from(["ok", "retry", "crash before", "crash after"]), max_size=12),
 )
 def test_whatever_fails_every_notification_arrives_in_order(scratch, tiers, faults):
-    with scratch.writing() as connection:
-        for table in metadata.sorted_tables:
-            connection.execute(sa.delete(table))
+    wipe(scratch)
     arrived = Recorder()
     left = list(faults)
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ import pytest
 
 from metrics_pipeline.warehouse.build import connect_build
 from metrics_pipeline.warehouse.read import Published
+from tests.commands import Answer, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("bad_input")]
 
@@ -67,15 +66,6 @@ tables:
       is_successful: ok
       amount: total
 """
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a command said."""
-
-    code: int
-    out: str
-    err: str
 
 
 @dataclass(frozen=True)
@@ -183,16 +173,10 @@ def command(built: Shop) -> Command:
     environment = {**os.environ, "METRICS_HOME": str(built.home), "METRICS_RULES_DIR": str(built.rules.parent)}
 
     def call(*arguments: str) -> Answer:
-        done = subprocess.run(
-            [sys.executable, "-m", "metrics_pipeline.cli", *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        answer = run(*arguments, environment=environment)
         for noise in ("Traceback", "leaked", "dagster._core"):
-            assert noise not in done.stdout + done.stderr
-        return Answer(done.returncode, done.stdout, done.stderr)
+            assert noise not in answer.out + answer.err
+        return answer
 
     return call
 

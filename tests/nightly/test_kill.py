@@ -1,7 +1,7 @@
 """A night that is killed in any phase and started again leaves what an undisturbed one leaves; readers notice nothing.
 
-`metrics nightly` runs as a process of its own and its whole process group is killed (SIGKILL) while the phase is under
-way. One home is killed in several phases, one after the other, each the first time that the night gets that far.
+`metrics nightly` runs as a process of its own that is killed (SIGKILL) while the phase is under way. One home is killed
+in several phases, one after the other, each the first time that the night gets that far.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from metrics_pipeline.settings import Installation, Settings, write_installation
 from metrics_pipeline.sources.simulator import simulate
 from metrics_pipeline.warehouse.history import history_sql
 from metrics_pipeline.warehouse.read import Published
+from tests.commands import Running, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("nightly")]
 
@@ -46,7 +47,6 @@ LATE_DAYS = 1
 """Each day that a night rebuilds costs dbt a batch of every cube; one says what three would say."""
 LONGEST_PHASE = 300.0
 READER = Path(__file__).with_name("reader.py")
-METRICS = [sys.executable, "-m", "metrics_pipeline.cli"]
 
 RULES: dict[str, dict[str, Any]] = {
     "orders_by_region": {"metric": "orders_placed", "by": ["region"], "expr": "pct_change(1d)", "red_if": "> 0.5"},
@@ -82,22 +82,13 @@ class Shop:
         shutil.rmtree(self.home, ignore_errors=True)
         shutil.copytree(self.pristine, self.home)
 
-    def start(self) -> subprocess.Popen[str]:
-        """`metrics nightly` as the leader of its own process group."""
-        return subprocess.Popen(
-            [*METRICS, "nightly", "--day", NIGHT.isoformat()],
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+    def start(self) -> Running:
+        """`metrics nightly` as a process of its own."""
+        return start("nightly", "--day", NIGHT.isoformat(), environment=self.environment)
 
-    def run_to_the_end(self) -> str:
-        process = self.start()
-        output, _ = process.communicate(timeout=2 * LONGEST_PHASE)
-        assert process.returncode == 0, output
-        return output
+    def run_to_the_end(self) -> None:
+        answer = self.start().answer(timeout=2 * LONGEST_PHASE)
+        assert answer.code == 0, answer.out + answer.err
 
 
 @pytest.fixture(scope="module")
@@ -201,21 +192,17 @@ def kill_in(shop: Shop, phase: str) -> float:
     under_way, longest = PHASES[phase]
     since = _rows_of(shop.settings, "SELECT max(id) FROM event_logs", [])
     wait = random.uniform(0, longest)
-    process = shop.start()
+    night = shop.start()
     try:
         deadline = time.monotonic() + LONGEST_PHASE
         while not under_way(shop.settings, since):
-            assert process.poll() is None, f"the night ended before {phase}: {process.communicate()[0]}"
+            assert night.code is None, f"the night ended before {phase}: {night.answer(1)}"
             assert time.monotonic() < deadline, f"{phase} was not reached"
             time.sleep(0.01)
         time.sleep(wait)
-        assert process.poll() is None, f"the night ended within {wait:.2f} s of {phase}"
+        assert night.code is None, f"the night ended within {wait:.2f} s of {phase}"
     finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+        night.kill()
     return wait
 
 

@@ -20,6 +20,7 @@ from metrics_pipeline.orchestration.operations import NightReport, _definitions,
 from metrics_pipeline.orchestration.resources import Project
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.store import open_store
+from metrics_pipeline.store.metric_versions import seen
 from metrics_pipeline.warehouse.read import Published
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("orchestration_shop")]
@@ -96,6 +97,23 @@ def test_the_outbox_says_for_whom_its_messages_are_and_that_they_arrived(night: 
     assert record.run_id == report.delivery.run_id
     evaluation = record.event.dagster_event.asset_check_evaluation_data
     assert (evaluation.passed, evaluation.metadata["delivered"].value) == (True, metadata["messages"])
+
+
+def test_the_versions_of_all_metrics_are_recorded_and_checks_name_theirs(night: tuple[Shop, NightReport]) -> None:
+    shop, _ = night
+    store = open_store(shop.settings)
+    with store.reading() as connection:
+        recorded = seen(connection)
+    store.close()
+    metrics = shop.project.catalogue.metrics
+    assert {name: [row.version for row in rows] for name, rows in recorded.items()} == {
+        metric.id: [metric.version] for metric in metrics.values()
+    }
+    key = dg.AssetCheckKey(dg.AssetKey(["operational", "refund_rate"]), "refund_rate_surge")
+    with open_instance(shop.settings) as instance:
+        record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+    found = record.event.dagster_event.asset_check_evaluation_data.metadata["definition_version"].value
+    assert found == f"v1 ({metrics['refund_rate'].version})"
 
 
 def test_the_history_was_told_to_nobody(shop: Shop) -> None:

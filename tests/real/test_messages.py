@@ -147,7 +147,10 @@ def test_the_day_of_strange_visits_is_told_in_the_same_hour_and_the_next_morning
     said = [(one.at, one.rule, one.reason) for one in merch_store_messages.messages]
     assert (datetime(2017, 1, 24, 15, 10), "traffic_pressure_hourly", "first") in said
     first = next(one for one in on(merch_store_messages, date(2017, 1, 25)) if one.rule == "sessions_anomaly")
-    assert (first.reason, first.tier) == ("first", "red")
+    assert (first.reason, first.tier) == ("new_alerts", "red"), (
+        "the hours, which go on over midnight, are of the same incident"
+    )
+    assert ("traffic_pressure_hourly_by_channel", "Direct") in first.slices("ongoing")
     assert first.slices("new") == [
         ("sessions_anomaly", "all"),
         ("sessions_anomaly_by_channel", "Direct"),

@@ -29,6 +29,12 @@ def parsed(text: str) -> list[tuple[str, str, str]]:
         ('owner!~"growth|sales"', [("owner", "!~", "growth|sales")]),
         ('{severity="red", owner!="sales"}', [("severity", "=", "red"), ("owner", "!=", "sales")]),
         ('{severity="red", owner!="sales", }', [("severity", "=", "red"), ("owner", "!=", "sales")]),
+        (
+            '{\n  severity = "red",\n  owner =~ "growth|sales",\n}\n',
+            [("severity", "=", "red"), ("owner", "=~", "growth|sales")],
+        ),
+        ('region = "华北,华东"', [("region", "=", "华北,华东")]),
+        ('{note=~"Li said: \\"all!( red?)\\""}', [("note", "=~", 'Li said: "all!( red?)"')]),
         ("severity=red,owner!=sales", [("severity", "=", "red"), ("owner", "!=", "sales")]),
         ('summary="Hi, \\"all\\"!"', [("summary", "=", 'Hi, "all"!')]),
         ('sku=~"\\\\d+"', [("sku", "=~", "\\d+")]),
@@ -63,6 +69,10 @@ def test_what_alertmanager_reads_is_read_the_same(text, expected):
         'severity=red"',
         "severity=a b, =c",
         "{,}",
+        '{severity="red", owner="sales"',
+        'severity="red", owner="sales"}',
+        "sku=~a{2}",  # unquoted, the classic reading would cut the brace off
+        '{{severity="red", owner="sales",}}',
         '"a="b""',
         "severity>3",
     ],

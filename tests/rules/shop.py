@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import duckdb
@@ -13,7 +14,7 @@ import pyarrow as pa
 from metrics_pipeline.rule_tests.world import VALUES_SCHEMA
 from metrics_pipeline.rules.model import Rule
 from metrics_pipeline.warehouse import manifest
-from metrics_pipeline.warehouse.manifest import PARTS, MetricState, ValuesFile, Version, part_of
+from metrics_pipeline.warehouse.manifest import PARTS, FormerVersion, MetricState, ValuesFile, Version, part_of
 from metrics_pipeline.warehouse.read import Published
 from metrics_pipeline.warehouse.window import Window
 
@@ -30,7 +31,8 @@ class Shop:
     """Series to be published; `missing` in a series is a period without a row."""
 
     rows: list[dict[str, object]] = field(default_factory=list)
-    versions: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, list[tuple[datetime, str]]] = field(default_factory=dict)
+    """Metric → first moment and name of each of its definition versions, in the order in which they were added."""
     complete_until: dict[str, datetime] = field(default_factory=dict)
     absent: set[str] = field(default_factory=set)
 
@@ -60,13 +62,20 @@ class Shop:
                     }
                 )  # fmt: skip
             at += step
-        self.versions.setdefault(metric, version)
+        known = self.versions.setdefault(metric, [])
+        if version not in [name for _, name in known]:
+            known.append((datetime(first.year, first.month, first.day), version))
         self.complete_until[metric] = max(at, self.complete_until.get(metric, at))
         return self
 
     def publish(self, directory: Path, created_at: datetime = NOW) -> Published:
         states = {
-            metric: MetricState(version, self.complete_until[metric]) for metric, version in self.versions.items()
+            metric: MetricState(
+                versions[-1][1],
+                self.complete_until[metric],
+                former=tuple(FormerVersion(since, former) for (_, former), (since, _) in pairwise(versions)),
+            )
+            for metric, versions in self.versions.items()
         } | {metric: MetricState("v1", None, "no such table", "没有该表") for metric in self.absent}
         publish_rows(directory, pa.Table.from_pylist(self.rows, schema=VALUES_SCHEMA), states, created_at)
         return Published.open(directory)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -180,14 +181,30 @@ def test_the_tested_point_is_not_in_its_own_baseline(tmp_path, expr):
 def test_baseline_holds_only_values_of_the_same_definition(tmp_path):
     shop = Shop().add("orders_paid", [9000.0] * 40, version="v0")
     shop.add("orders_paid", [100.0] * 7 + [60.0], first=day(40), version="v1")
-    shop.versions["orders_paid"] = "v1"
     rules = [
         make_rule(alert="changed", expr="pct_change(7d)", yellow_if="< -0.3"),
         make_rule(alert="band_of_it", expr="band(seasonal)", yellow_if="outside 4"),
     ]
     frame = judge(shop, tmp_path, *rules).frame().set_index("rule")
     assert frame.loc["changed"].baseline == 100.0
-    assert frame.loc["band_of_it"].reason == "no_baseline"
+    assert frame.loc["band_of_it"].reason == "new_definition"
+
+
+def test_a_metric_that_waits_for_its_window_is_late_so_much_later(tmp_path):
+    shop = Shop().add("orders_paid", [100.0] * 10)
+    published = shop.publish(tmp_path / "published")
+    metrics = {name: replace(state, settle_days=2) for name, state in published.metrics.items()}
+    waiting = replace(published, manifest=replace(published.manifest, metrics=metrics))
+    rule = make_rule(yellow_if="< 50", no_data={"due": "09:30"})
+    due = datetime(2025, 1, 17, 9, 30, tzinfo=UTC)
+    for versions, now, reason in (
+        (published, due, "late"),
+        (waiting, due, "not_due"),
+        (waiting, due + timedelta(days=2), "late"),
+        (waiting, due + timedelta(days=2, minutes=-1), "not_due"),
+    ):
+        found = evaluate(versions, [rule], day(10), day(11), evaluated_at=now, run_id="run", zone=ZoneInfo("UTC"))
+        assert only(found).reason == reason
 
 
 def test_incomplete_periods_are_neither_judged_nor_baseline(tmp_path):

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from metrics_pipeline.delivery.channels.channel import Channel, PermanentFailure
 from metrics_pipeline.delivery.channels.configuration import ChannelSettings, Vault, plain_error
@@ -25,7 +23,7 @@ from metrics_pipeline.delivery.channels.file import FileChannel
 from metrics_pipeline.delivery.channels.smtp import SmtpChannel
 from metrics_pipeline.delivery.messages import Message
 from metrics_pipeline.settings import Settings, SettingsError
-from metrics_pipeline.yaml_values import plain
+from metrics_pipeline.yaml_values import MarkedYAMLError, YAMLError, plain, read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +138,7 @@ def read_channels(path: Path) -> ChannelFile:
     if not path.exists():
         return ChannelFile({}, {})
     try:
-        content = YAML(typ="rt").load(path.read_text("utf-8"))
+        content = read_yaml(path.read_text("utf-8"))
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
         return _broken(path, line, "this is not valid YAML", "mend the YAML at this line")

@@ -7,6 +7,7 @@ Carriers allow no free text and no links: the template is written and approved a
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -60,6 +61,21 @@ class SmsSettings(ChannelSettings):
     def template_of(self, message: Message) -> str:
         """The template for this message."""
         return (self.end_template or self.template) if message.is_over else self.template
+
+
+@dataclass(frozen=True)
+class SmsChannel:
+    """One signature and template at a vendor. Addresses are phone numbers."""
+
+    name: str
+    settings: SmsSettings
+    key_id: str = field(repr=False)
+    key_secret: str = field(repr=False)
+
+    @property
+    def limit(self) -> int | None:
+        """Messages a minute; None: as many as there are."""
+        return self.settings.limit
 
 
 def phone_of(address: str) -> str:

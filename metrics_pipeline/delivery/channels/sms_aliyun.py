@@ -7,7 +7,7 @@ for an alert (isv.BUSINESS_LIMIT_CONTROL in the vendor's list of errors). The li
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -64,17 +64,10 @@ class AliyunSmsSettings(sms.SmsSettings):
 
 
 @dataclass(frozen=True)
-class AliyunSmsChannel:
+class AliyunSmsChannel(sms.SmsChannel):
     """One signature and template. Addresses are phone numbers."""
 
-    name: str
     settings: AliyunSmsSettings
-    key_id: str = field(repr=False)
-    key_secret: str = field(repr=False)
-
-    @property
-    def limit(self) -> int | None:
-        return self.settings.limit
 
     def send(self, message: Message, address: str) -> str:
         """Send to one phone and return `<Code> <Message> <BizId>`. Raises a `Failure`."""

@@ -6,7 +6,7 @@ minute and an hour pass, the day's limit does not in time for an alert. The libr
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -61,17 +61,10 @@ class TencentSmsSettings(sms.SmsSettings):
 
 
 @dataclass(frozen=True)
-class TencentSmsChannel:
+class TencentSmsChannel(sms.SmsChannel):
     """One signature and template. Addresses are phone numbers; without a country code they are of mainland China."""
 
-    name: str
     settings: TencentSmsSettings
-    key_id: str = field(repr=False)
-    key_secret: str = field(repr=False)
-
-    @property
-    def limit(self) -> int | None:
-        return self.settings.limit
 
     def send(self, message: Message, address: str) -> str:
         """Send to one phone and return `<Code> <Message> <SerialNo>`. Raises a `Failure`."""
