@@ -10,7 +10,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import evaluate, incidents, nightly, publish, read, tick
+from benchmarks import api, evaluate, incidents, library, nightly, publish, read, site, tick
 from benchmarks.measure import ROOT, MeasureError
 from benchmarks.table import Benchmark, write_section
 
@@ -23,6 +23,9 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     tick.BENCHMARK,
     tick.POSTGRESQL,
     incidents.BENCHMARK,
+    library.BENCHMARK,
+    site.BENCHMARK,
+    api.BENCHMARK,
 )
 """In the order of the document. A new benchmark is a module with a `BENCHMARK`, listed here."""
 

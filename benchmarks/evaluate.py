@@ -23,6 +23,7 @@ from benchmarks.table import Benchmark, Table, count, milliseconds, seconds
 from metrics_pipeline.rules.evaluate import Evaluations, evaluate
 from metrics_pipeline.rules.expression import parse_expression
 from metrics_pipeline.rules.model import Rule
+from metrics_pipeline.rules.statement import NUMBERS
 from metrics_pipeline.warehouse.publish import MetricTables, publish
 from metrics_pipeline.warehouse.quoting import parquet
 from metrics_pipeline.warehouse.read import MetricState, Published
@@ -55,18 +56,7 @@ CASES = (("thresholds, changes, quantiles", "simple"), ("seasonal band", "band")
 NOW = datetime(2026, 1, 1, 2, tzinfo=UTC)
 _COMPARED = (
     ("member", "metric", "dimension", "grain", "period_start", "tier", "reason", "holds", "metric_version"),
-    (
-        "value",
-        "numerator",
-        "denominator",
-        "sample",
-        "observed",
-        "baseline",
-        "lower",
-        "upper",
-        "yellow_bound",
-        "red_bound",
-    ),
+    NUMBERS,
 )
 """Texts and numbers of a verdict; numbers may differ in the last digits (medians and sums in another order)."""
 
