@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -31,6 +33,16 @@ def test_a_message_becomes_a_page_and_its_facts(tmp_path):
 def test_the_files_of_a_drill_are_named_as_one(tmp_path):
     path = FileChannel(tmp_path).send(compose(make_drill()), "")
     assert path.endswith("20251112T024000Z-drill-refund_rate_surge-0123456789ab.html")
+
+
+def test_a_sender_killed_while_it_writes_leaves_nothing_behind_once_the_message_is_sent_again(tmp_path):
+    if (child := os.fork()) == 0:
+        Path.replace = lambda self, target: os._exit(9)  # killed between writing and renaming
+        FileChannel(tmp_path).send(compose(make_notice()), "")
+    os.waitpid(child, 0)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+    FileChannel(tmp_path).send(compose(make_notice()), "")
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".html", ".json"]
 
 
 def test_a_folder_that_cannot_be_written_is_a_temporary_failure(tmp_path):

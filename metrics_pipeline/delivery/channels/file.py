@@ -7,7 +7,6 @@ A repeated send replaces the same two files by the same content. The HTML stands
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import dataclass
 from datetime import UTC
@@ -44,7 +43,8 @@ class FileChannel:
 
 
 def _replace(path: Path, content: str) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """One part per file, whoever writes it: what a killed sender left is written over by the next one."""
+    part = path.with_name(f".{path.name}.part")
     try:
         part.write_text(content, encoding="utf-8")
         part.replace(path)
