@@ -32,6 +32,7 @@ from metrics_pipeline.cli import (
     api,
     audit,
     channels,
+    followup,
     library,
     library_changes,
     library_compose,
@@ -100,6 +101,7 @@ library_changes.add_to_library(library.app)
 library_lineage.add_to_library(library.app)
 silences.add_to_alerts(alerts.app)
 rehearse.add_to_alerts(alerts.app)
+followup.add_to_rules(rules.app)
 
 GRAINS = ("day", "hour")
 SHOWS_FROM_SCALE = 0.2

@@ -10,13 +10,14 @@ from typing import Any, Final, Literal, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from metrics_pipeline.store.bulk import among, chunks, insert_rows, read_rows
+from metrics_pipeline.store.bulk import among, chunks, insert_rows, read_rows, write_columns
 from metrics_pipeline.store.records import State, Tier
 from metrics_pipeline.store.tables import (
     alert_instances,
     dispatch_buckets,
     dispatch_digests,
     dispatch_groups,
+    episode_acknowledgements,
     episode_marks,
     episode_receivers,
     episodes,
@@ -438,8 +439,12 @@ def marks(connection: Connection, keys: Collection[str]) -> dict[tuple[str, str]
 
 
 def save_marks(connection: Connection, changed: Iterable[MarkRow]) -> None:
-    """Insert or replace marks by episode and kind."""
-    insert_rows(connection, episode_marks, changed, replace=True)
+    """Insert or replace marks by episode and kind; who acknowledged an episode first is kept for good."""
+    marked = list(changed)
+    insert_rows(connection, episode_marks, marked, replace=True)
+    first = [one for one in marked if one.kind == "ack"]
+    columns = {name: [getattr(one, name) for one in first] for name in ("episode", "who", "at")}
+    write_columns(connection, episode_acknowledgements, columns, ignore=True)
 
 
 def delete_marks(connection: Connection, keys: Collection[str]) -> None:

@@ -370,6 +370,39 @@ episode_marks = sa.Table(
     comment="Acknowledgements and snoozes; they end with their time or with their episode.",
 )
 
+episode_acknowledgements = sa.Table(
+    "episode_acknowledgements",
+    metadata,
+    _text("episode", primary_key=True),
+    _text("who"),
+    sa.Column("at", Instant, nullable=False),
+    comment="Who first acknowledged an episode; kept when the acknowledgement itself has ended.",
+)
+
+rule_proposals = sa.Table(
+    "rule_proposals",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    _text("key", unique=True),
+    _text("rule", index=True),
+    _text("metric"),
+    _text("kind"),
+    _text("state", index=True),
+    _text("base"),
+    sa.Column("changes", sa.JSON, nullable=False),
+    sa.Column("evidence", sa.JSON, nullable=False),
+    _text("why"),
+    _text("why_zh"),
+    _text("who"),
+    sa.Column("at", Instant, nullable=False),
+    sa.Column("decided_by", sa.Text),
+    sa.Column("decided_at", Instant),
+    _text("note", server_default=""),
+    sa.Column("after", sa.Text),
+    sa.Column("effect", sa.JSON(none_as_null=True)),
+    comment="Changes of rules that answers suggest: what, why, what it would have changed, who decided, what came of it.",
+)
+
 audit_log = sa.Table(
     "audit_log",
     metadata,
