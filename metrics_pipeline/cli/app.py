@@ -40,6 +40,7 @@ from metrics_pipeline.cli import (
     library_lineage,
     library_site,
     library_versions,
+    playbook,
     rehearse,
     routes,
     rules,
@@ -88,6 +89,7 @@ library_compose.add_to_library(library.app)
 library_site.add_to_library(library.app)
 library_exchange.add_to_library(library.app)
 app.add_typer(rules.app, name="rules")
+app.add_typer(playbook.app, name="playbook")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(alerts.orders_app, name="orders")
 app.add_typer(channels.app, name="channels")

@@ -26,7 +26,7 @@ from metrics_pipeline.cli.output import (
     steps,
     usage,
 )
-from metrics_pipeline.settings import Settings, load_settings
+from metrics_pipeline.settings import PROJECT_ROOT, Settings, load_settings
 
 if TYPE_CHECKING:
     from metrics_pipeline.library.catalogue import Catalogue
@@ -47,8 +47,9 @@ def rules_lint(
     directory: Annotated[Path | None, typer.Argument(help="Folder of rule files; default: the installation's.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check every rule file and the tests beside it, the routes and the people; print all problems at once."""
-    from metrics_pipeline.routing.load import routing_of
+    """Check every rule file and the tests beside it, the routes, the people, the playbook; print all problems at once."""
+    from metrics_pipeline.advice.load import load_playbook
+    from metrics_pipeline.routing.load import PEOPLE_FILE, routing_of
     from metrics_pipeline.rule_tests.load import find_test_files, load_tests
     from metrics_pipeline.rule_tests.night import STEPS
 
@@ -58,7 +59,13 @@ def rules_lint(
     found, catalogue, _ = _loaded(settings, folder)
     chosen = settings.model_copy(update={"rules_dir": folder})
     routing = routing_of(chosen, rules=found.rules, metrics=catalogue.metrics)
-    problems = [*found.problems, *routing.problems]
+    playbook = load_playbook(
+        folder,
+        metrics=catalogue.metrics,
+        directory=routing.directory if (folder / PEOPLE_FILE).exists() else None,
+        root=PROJECT_ROOT,
+    )
+    problems = [*found.problems, *routing.problems, *playbook.problems]
     by_id = {rule.id: rule for rule in found.rules}
     for path in find_test_files(folder) if folder.is_dir() else ():
         problems += load_tests(path, by_id, tuple(STEPS)).problems

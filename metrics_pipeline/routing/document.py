@@ -15,7 +15,7 @@ from metrics_pipeline.rules.load import Problem
 from metrics_pipeline.yaml_values import MarkedYAMLError, YAMLError, plain, read_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
-_OWN = frozenset({"matcher", "duration", "interval", "time"})
+_OWN = frozenset({"matcher", "duration", "interval", "time", "signal"})
 """Errors of our own validators, whose text says it all."""
 
 
@@ -25,6 +25,8 @@ class Document:
 
     path: Path
     problems: list[Problem] = field(default_factory=list)
+    guide: str = "docs/routing.md"
+    """The page that shows how such a file is written."""
     _content: Any = None
 
     def read(self, model: type[Model]) -> Model | None:
@@ -49,6 +51,11 @@ class Document:
             for detail in error.errors():
                 self._invalid(model, detail)
             return None
+
+    @property
+    def content(self) -> Any:
+        """What was read, as plain values; None when it is no YAML."""
+        return plain(self._content)
 
     def report(self, place: Sequence[str | int], message: str, mend: str) -> None:
         """Add a problem about the value at a place, e.g. `("route", "routes", 2, "receiver")`."""
@@ -83,7 +90,7 @@ class Document:
             case _:
                 given = detail["input"]
                 value = repr(given) if isinstance(given, str | int | float | bool) else type(given).__name__
-                self.report(place, f"{shown}: {detail['msg']}, not {value}", "write it as docs/routing.md shows")
+                self.report(place, f"{shown}: {detail['msg']}, not {value}", f"write it as {self.guide} shows")
 
     def _report(self, line: int, message: str, mend: str) -> None:
         problem = Problem(self.path, line, None, message, mend)

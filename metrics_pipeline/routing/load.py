@@ -98,6 +98,13 @@ def load_routing(
     )
 
 
+def load_directory(folder: Path) -> Directory | None:
+    """The people of a folder of rules alone; None when there is no such file, or none that can be used."""
+    path = folder / PEOPLE_FILE
+    people = Document(path).read(PeopleFile) if path.exists() else None
+    return None if people is None else Directory.of(people)
+
+
 def routing_of(
     settings: Settings, *, rules: Iterable[Rule] | None = None, metrics: Mapping[str, Metric] | None = None
 ) -> Routing:
