@@ -1,33 +1,60 @@
-"""The promotion calendar: days on which an ordinary expectation does not hold.
+"""The promotion calendar: days on which an ordinary expectation does not hold, and what is known of each of them.
 
-Read from the dbt seed `promotion_calendar.csv` (date, event, name_zh, name_en, day_in_event, kind, market). Main
-days, holidays and the days after are never part of a baseline; a tested event day is judged with a wider band, or
-against the same day of the last such event. The calendar is optional and meant to be edited: platforms move their dates every year.
+A `PromotionDay` is one day of one event for the whole shop or for some slices. Where the days come from: `occasions`
+(the rules of the dbt seed, every year again), `public_holidays` (libraries) and `own_calendar` (the shop's own YAML);
+`rules.seeds.read_seeds` puts them together for a shop. Main days, holidays and the days after are never part of a
+baseline; a tested event day is judged with a wider band, or against the same day of the last such event.
+
+Whoever works on arrays takes `calendar_days`: one entry per day of a stretch, for one slice or the whole shop.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
-from pathlib import Path
+from datetime import date, timedelta
+from functools import cached_property
 from types import MappingProxyType
 
-COLUMNS = ("date", "event", "name_zh", "name_en", "day_in_event", "kind", "market")
+import numpy as np
+from numpy.typing import NDArray
+
 WIDENING: Mapping[str, float] = MappingProxyType(
-    {"main": 1.0, "presale": 0.3, "season": 0.3, "holiday": 0.3, "after": 0.2}
+    {
+        "main": 1.0, "holiday": 0.3, "presale": 0.3, "season": 0.3, "campaign": 0.3, "before": 0.3, "after": 0.2,
+        "workday": 0.15,
+    }
+)  # fmt: skip
+"""Phase of a day → least standard deviation as a share of the expectation: a main day may well bring three times as
+much. Of several events on a day the phase that stands first here is the day's."""
+PHASES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "main": ("爆发", "main days of a promotion"),
+        "holiday": ("假期", "days off work, or a festival"),
+        "presale": ("预售", "deposits are taken, orders are paid later"),
+        "season": ("促销季", "long or mild promotion"),
+        "campaign": ("店铺活动", "a campaign of the shop's own"),
+        "before": ("促前回落", "people wait for the main days"),
+        "after": ("促后回落", "people have bought"),
+        "workday": ("调休上班", "a weekend day that is worked"),
+    }
 )
-"""Kind of day → least standard deviation as a share of the expectation: a main day may well bring three times as much."""
+"""Phase → its name in Chinese, what it is in English."""
 NO_BASELINE = frozenset({"main", "holiday", "after"})
-"""Kinds that are left out of baselines. Pre-sales and long mild seasons stay in: without them weeks would have no past."""
+"""Phases that are left out of baselines. The others stay in: without pre-sales and long mild seasons weeks would have no past."""
 ANY_PROMOTION = "any"
-"""Name of whatever day of the calendar, where a rule names events or kinds."""
-_CHINA = frozenset({"Asia/Shanghai", "Asia/Urumqi", "Asia/Chongqing", "Asia/Harbin", "PRC"})
+"""Name of whatever day of the calendar, where a rule names events or phases."""
+GLOBAL = "global"
+"""Market of events that every shop takes part in."""
+YEARS = range(2010, 2041)
+"""Years for which events that return are laid out."""
+
+Affects = tuple[tuple[str, tuple[str, ...]], ...]
+"""((dimension, its members), …): the slices that an event is about; () = the whole shop."""
 
 
 class CalendarError(ValueError):
-    """A calendar file that cannot be used; names file, line, what was expected and what to do."""
+    """A calendar that cannot be used; names file, line, what was expected and what to do."""
 
 
 @dataclass(frozen=True)
@@ -42,36 +69,24 @@ class PromotionDay:
     day_in_event: int
     """0 = the event's main date, negative before it: what aligns years."""
     kind: str
-    """main, presale, season (long and mild), holiday or after."""
+    """The phase: a key of `WIDENING`."""
     market: str
-    """`CN` or `global`."""
+    """Country code (`CN`), `global`, or `own` for the shop's own events."""
+    affects: Affects = ()
+    source: str = "seed"
+    """Who says so: seed, chinesecalendar, holidays, or the file of the shop."""
 
-
-def load_promotions(path: Path, markets: Iterable[str] = ("CN", "global")) -> tuple[PromotionDay, ...]:
-    """The days of these markets, by date; () when there is no file. Raises `CalendarError`."""
-    if not path.exists():
-        return ()
-    wanted = set(markets)
-    with path.open(encoding="utf-8", newline="") as stream:
-        reader = csv.DictReader(stream)
-        if missing := [name for name in COLUMNS if name not in (reader.fieldnames or [])]:
-            raise CalendarError(
-                f"{path}:1: column {', '.join(missing)} is missing; the columns are {', '.join(COLUMNS)}"
-            )
-        days = [_day(path, reader.line_num, row) for row in reader]
-    return tuple(sorted((day for day in days if day.market in wanted), key=lambda day: (day.date, day.event)))
-
-
-def markets_of(timezone: str) -> tuple[str, ...]:
-    """Which events a shop in this time zone takes part in: those of China only in China, the global ones everywhere."""
-    return ("CN", "global") if timezone in _CHINA else ("global",)
+    def is_about(self, dimension: str, member: str) -> bool:
+        """Whether a slice is among those affected (`region|channel`, `华北|app`: some part is named by every key)."""
+        parts = dict(zip(dimension.split("|"), member.split("|"), strict=False))
+        return all(parts.get(name) in members for name, members in self.affects)
 
 
 def former_days(days: Sequence[PromotionDay]) -> dict[date, date]:
-    """Event day → the same day of the last time the same event took place."""
+    """Day of an event of the whole shop → the same day of the last time the same event took place."""
     former: dict[date, date] = {}
     last: dict[tuple[str, int], date] = {}
-    for day in sorted(days, key=lambda day: day.date):
+    for day in sorted((day for day in days if not day.affects), key=_by_rank):
         key = (day.event, day.day_in_event)
         if key in last and day.date not in former:
             former[day.date] = last[key]
@@ -79,14 +94,86 @@ def former_days(days: Sequence[PromotionDay]) -> dict[date, date]:
     return former
 
 
-def _day(path: Path, line: int, row: Mapping[str, str | None]) -> PromotionDay:
-    texts = {name: (row.get(name) or "").strip() for name in COLUMNS}
-    try:
-        day, position = date.fromisoformat(texts["date"]), int(texts["day_in_event"])
-    except ValueError as error:
-        raise CalendarError(f"{path}:{line}: {error}; dates are YYYY-MM-DD, day_in_event is a whole number") from None
-    if texts["kind"] not in WIDENING:
-        raise CalendarError(f"{path}:{line}: kind {texts['kind']!r} is not known; use one of {', '.join(WIDENING)}")
-    return PromotionDay(
-        day, texts["event"], texts["name_zh"], texts["name_en"], position, texts["kind"], texts["market"]
-    )
+@dataclass(frozen=True)
+class CalendarDays:
+    """The calendar over a stretch of n days, as arrays of n: of several events on a day the one of the first phase."""
+
+    first: date
+    event_no: NDArray[np.int32]
+    """Index into `events`; -1 = an ordinary day."""
+    events: tuple[str, ...]
+    phase_no: NDArray[np.int8]
+    """Index into the keys of `PHASES`; -1 = an ordinary day."""
+    day_in_event: NDArray[np.int32]
+    """0 on ordinary days and on main dates."""
+    widening: NDArray[np.float64]
+    """Least relative standard deviation of the day; 0 = ordinary."""
+    is_baseline: NDArray[np.bool_]
+    """Whether the day may be part of an ordinary baseline."""
+    former_no: NDArray[np.int32]
+    """Days since `first` of the same day of the event before (it may be negative); `NO_DAY` = there was none."""
+
+    def __len__(self) -> int:
+        return len(self.event_no)
+
+    @cached_property
+    def slot_no(self) -> NDArray[np.int32]:
+        """Number of event × day-in-event: equal for the days that correspond over the years; -1 = an ordinary day."""
+        keys = np.stack([self.event_no, self.day_in_event], axis=1)
+        _, slots = np.unique(keys, axis=0, return_inverse=True)
+        return np.where(self.event_no < 0, -1, slots.reshape(-1)).astype(np.int32)
+
+
+NO_DAY = np.iinfo(np.int32).min
+
+
+def calendar_days(
+    promotions: Iterable[PromotionDay], first: date, last: date, *, dimension: str = "all", member: str = "all"
+) -> CalendarDays:
+    """The calendar from `first` to `last`, inclusive, as a slice sees it: events of the whole shop and its own.
+
+    Raises `ValueError` when the days end before they begin.
+    """
+    n = (last - first).days + 1
+    if n < 1:
+        raise ValueError(f"the days end ({last}) before they begin ({first})")
+    seen = sorted((day for day in promotions if day.is_about(dimension, member)), key=_by_rank)
+    events = tuple(sorted({day.event for day in seen}))
+    numbers, phases = {event: no for no, event in enumerate(events)}, list(PHASES)
+    event_no, phase_no = np.full(n, -1, np.int32), np.full(n, -1, np.int8)
+    position, widening = np.zeros(n, np.int32), np.zeros(n)
+    is_baseline, former_no = np.ones(n, bool), np.full(n, NO_DAY, np.int32)
+    last_seen: dict[tuple[str, int], date] = {}
+    for day in seen:
+        at, key = (day.date - first).days, (day.event, day.day_in_event)
+        if 0 <= at < n:
+            widening[at] = max(widening[at], WIDENING[day.kind])
+            is_baseline[at] &= day.kind not in NO_BASELINE
+            if event_no[at] < 0:
+                event_no[at], phase_no[at] = numbers[day.event], phases.index(day.kind)
+                position[at] = day.day_in_event
+            if key in last_seen and former_no[at] == NO_DAY:
+                former_no[at] = (last_seen[key] - first).days
+        last_seen[key] = day.date
+    return CalendarDays(first, event_no, events, phase_no, position, widening, is_baseline, former_no)
+
+
+def stretches(days: Iterable[PromotionDay]) -> list[tuple[PromotionDay, date]]:
+    """Runs of days of one event and phase: (first of them, last date), by date."""
+    runs: list[tuple[PromotionDay, date]] = []
+    for day in sorted(days, key=lambda day: (day.event, day.affects, day.date)):
+        if runs:
+            head, until = runs[-1]
+            same = (head.event, head.kind, head.affects, head.source) == (day.event, day.kind, day.affects, day.source)
+            if same and day.date == until + timedelta(days=1):
+                runs[-1] = (head, day.date)
+                continue
+        runs.append((day, day.date))
+    return sorted(runs, key=lambda run: (run[0].date, run[0].event))
+
+
+_RANK = {kind: rank for rank, kind in enumerate(WIDENING)}
+
+
+def _by_rank(day: PromotionDay) -> tuple[date, int, str]:
+    return day.date, _RANK[day.kind], day.event

@@ -185,7 +185,7 @@ band_expected AS (
         ON s.spec_no = t.spec_no AND s.series_no = t.series_no AND s.period_start = t.period_start
     LEFT JOIN band_lift AS f
         ON f.spec_no = t.spec_no AND f.series_no = t.series_no AND f.period_start = t.period_start
-    LEFT JOIN events AS e ON e.day_no = t.day_no
+    LEFT JOIN tested_events AS e ON e.spec_no = t.spec_no AND e.series_no = t.series_no AND e.day_no = t.day_no
     WHERE l.level >= 0 AND l.exposure > 0 AND i.exposure > 0
         AND i.history >= CASE WHEN l.is_young THEN {MIN_SAME_SLOT_YOUNG} ELSE {MIN_SAME_SLOT} END
         AND s.residuals >= {MIN_RESIDUALS}
@@ -207,4 +207,4 @@ band_judged AS (
         ) AS scale
     FROM band_expected
 )"""
-"""Yields `band_judged`; also reads `events(day_no, widening)` and `former_events(day_no, former_day_no)`."""
+"""Yields `band_judged`; also reads `tested_events(spec_no, series_no, day_no, widening)` and `former_events(day_no, former_day_no)`."""

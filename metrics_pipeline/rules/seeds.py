@@ -7,11 +7,13 @@ rows carry the days they are valid on, and dbt loads the same files, so they hav
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from metrics_pipeline.detection.promotions import PromotionDay, load_promotions, markets_of
+from metrics_pipeline.detection.occasions import in_order, load_occasions
+from metrics_pipeline.detection.promotions import YEARS, PromotionDay
+from metrics_pipeline.detection.public_holidays import country_of, markets_of, public_holidays
 from metrics_pipeline.detection.references import Reference, load_references
 
 CALENDAR = "promotion_calendar.csv"
@@ -22,19 +24,22 @@ class Seeds:
     """What the seeds of a project say to a shop."""
 
     promotions: tuple[PromotionDay, ...]
-    """Days of the markets this shop is in."""
+    """Days of the markets this shop is in, public holidays included."""
     references: tuple[Reference, ...]
     events: Collection[str]
     """Ids of the events of all markets, so that a rule is right in every shop."""
 
 
-def read_seeds(dbt_project_dir: Path, timezone: str) -> Seeds:
+def read_seeds(dbt_project_dir: Path, timezone: str, years: Iterable[int] = YEARS) -> Seeds:
     """The seeds of a dbt project for a shop in this time zone. Raises `CalendarError`, `ReferenceFileError`."""
     folder = dbt_project_dir / "seeds"
-    markets = markets_of(timezone)
-    days = load_promotions(folder / CALENDAR)
+    markets, country, chosen = markets_of(timezone), country_of(timezone), tuple(years)
+    shipped = load_occasions(folder / CALENDAR)
+    holidays = public_holidays(country, chosen) if country else ()
     return Seeds(
-        promotions=tuple(day for day in days if day.market in markets),
+        promotions=in_order(
+            [*(day for one in shipped if one.market in markets for day in one.days(chosen)), *holidays]
+        ),
         references=load_references(folder),
-        events=frozenset(day.event for day in days),
+        events=frozenset(one.event for one in shipped) | {day.event for day in holidays},
     )

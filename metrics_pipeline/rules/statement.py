@@ -5,8 +5,9 @@
     specs       one row per distinct metric × dimension × grain × expression           (rules that ask the same share it)
     wanted      which values are read: metric, grain, dimension, version, span
     periods     the tested periods
-    events      promotion days;  former_events: the same day of the last such event
-    override_where, promotion_days: which slices and days have other thresholds
+    events      promotion days of the whole shop;  former_events: the same day of the last such event
+    event_where promotion days of some slices
+    override_where, promotion_days, promotion_where: which slices and days have other thresholds
     reference_values: targets and benchmarks with their days
 
 The same text serves one period of a night and the weeks of a replay.
@@ -15,7 +16,7 @@ The same text serves one period of a night and the weeks of a replay.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Any, Literal, NamedTuple
@@ -23,7 +24,14 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 
 from metrics_pipeline.detection import change, event, quantile, references, seasonal, share
-from metrics_pipeline.detection.promotions import ANY_PROMOTION, NO_BASELINE, WIDENING, PromotionDay, former_days
+from metrics_pipeline.detection.promotions import (
+    ANY_PROMOTION,
+    NO_BASELINE,
+    WIDENING,
+    Affects,
+    PromotionDay,
+    former_days,
+)
 from metrics_pipeline.detection.references import FILES, Reference, digest_of
 from metrics_pipeline.rules.expression import Expression, Threshold
 from metrics_pipeline.rules.model import Rule
@@ -62,9 +70,9 @@ HOLDS = ("none", "yellow", "red")
 KEY = ("rule", "member", "period_start", "rule_hash", "metric_version", "data_version")
 """What makes an evaluation the same one."""
 
-Feature = Literal["recovery", "variants", "composite"]
+Feature = Literal["recovery", "variants", "composite", "slice_events"]
 """recovery: some rule recovers at other thresholds than it fires at · variants: some rule has overrides or promotions ·
-composite: the rules look at verdicts and not at values."""
+composite: the rules look at verdicts and not at values · slice_events: some promotion is of some slices only."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +155,11 @@ def relations(
         "change_offsets": _change_offsets(specs),
         "periods": _periods(span),
         "events": _events(promotions),
+        "event_where": _event_where(specs, promotions, keys, span),
         "former_events": _former_events(former),
         "override_where": _override_where(numbered),
         "promotion_days": _promotion_days(numbered, promotions, span),
+        "promotion_where": _promotion_where(numbered, promotions, span),
     }
     wanted = _Wanted(metrics, span, keys)
     for metric, dimension, grain, expression, sample in specs:
@@ -172,7 +182,7 @@ def relations(
         reads,
         frozenset(rule.dimension for rule in rules)
         | {spec.expression.parent or "all" for spec in specs if spec.expression.family == "share"},
-        _features(rules),
+        _features(rules) | ({"slice_events"} if any(day.affects for day in promotions) else set()),
     )
 
 
@@ -229,23 +239,33 @@ def statement(values: str, needed: Relations, composed: str = "") -> str:
     """
     families, probabilities, features = needed.families, needed.probabilities, needed.features
     common = {"series_no": _SERIES_NO, "day_no": _DAY_NO, "wanted_values": _WANTED_VALUES.format(values=values)}
+    by_slice = "slice_events" in features
     detectors = {
         "change": change.CTES,
         "event": event.CTES,
         "reference": references.CTES.format(series=_SERIES),
         "share": share.CTES.format(series=_SERIES),
         "quantile": quantile.ctes(probabilities),
-        "band": f"{_BAND_POINTS.format(**common)},\n{seasonal.CTES}",
+        "band": f"{_BAND_POINTS.format(**common)},\n{_BAND_EVENTS[by_slice]},\n{seasonal.CTES}",
     }
     wanted = {"reference" if family in FILES else family for family in families}
     asked = [family for family in detectors if family in wanted]
     judged = "\n    UNION ALL\n".join(_JUDGED_BY.get(family, _JUDGED).format(family=family) for family in asked)
     parts = [
-        _KNOWN.format(values=values, seen_days=SEEN_DAYS, series=_SERIES, **common),
+        _KNOWN.format(
+            values=values,
+            seen_days=SEEN_DAYS,
+            series=_SERIES,
+            slice_events=_SLICE_EVENTS.format(series=_SERIES) if by_slice else "",
+            is_event=_IS_EVENT_OF_SLICE if by_slice else _IS_EVENT,
+            join_slice_events=_JOIN_SLICE_EVENTS.format(**common) if by_slice else "",
+            **common,
+        ),
         *(detectors[family] for family in asked),
         f"judged AS (\n{judged or _NOTHING_JUDGED}\n)",
         *([composed] if "composite" in features else ()),
         *([_VARIANTS] if "variants" in features else ()),
+        *([_SLICE_PROMOTIONS] if {"variants", "slice_events"} <= features else ()),
         _verdicts(features, families),
     ]
     return "WITH\n" + ",\n".join(part.strip() for part in parts)
@@ -276,6 +296,9 @@ class _Keys:
 def _verdicts(features: frozenset[Feature], families: frozenset[str]) -> str:
     """The end of the statement: thresholds, reasons and tiers, with what the features add."""
     is_composite, has_variants = "composite" in features, "variants" in features
+    joins, chosen = _JOIN_VARIANTS, _CHOSEN.format(promotion="d.promotion_no")
+    if "slice_events" in features:
+        joins, chosen = joins + _JOIN_SLICE_PROMOTIONS, _CHOSEN.format(promotion=_FIRST_PROMOTION)
     holds = _HOLDS_AS_TIER
     if is_composite:
         holds = _HOLDS.replace("observed", "holds_rank")
@@ -285,8 +308,8 @@ def _verdicts(features: frozenset[Feature], families: frozenset[str]) -> str:
         holds=holds,
         observed="rank::DOUBLE" if is_composite else _OBSERVED,
         scale="NULL::DOUBLE AS scale, c.rank, c.holds_rank" if is_composite else "v.scale",
-        of_rule=(_JOIN_COMPOSED if is_composite else "") + (_JOIN_VARIANTS if has_variants else ""),
-        chosen=_CHOSEN if has_variants else "",
+        of_rule=(_JOIN_COMPOSED if is_composite else "") + (joins if has_variants else ""),
+        chosen=chosen if has_variants else "",
         muted="WHEN is_muted THEN 'muted'::reason_word\n            " if has_variants else "",
         not_event=_NOT_EVENT if "event" in families else "",
     )
@@ -523,13 +546,54 @@ def _periods(span: Span) -> pa.Table:
 
 def _events(promotions: Sequence[PromotionDay]) -> pa.Table:
     columns = _Columns({"day_no": pa.int32(), "widening": pa.float64(), "is_excluded": pa.bool_()})
-    widest: dict[date, float] = {}
-    for day in promotions:
-        widest[day.date] = max(widest.get(day.date, 0.0), WIDENING[day.kind])
-    excluded = {day.date for day in promotions if day.kind in NO_BASELINE}
-    for on, widening in widest.items():
-        columns.add(day_no=_day_no(on), widening=widening, is_excluded=on in excluded)
+    for on, widening, is_excluded in _widest((day.date, day) for day in promotions if not day.affects):
+        columns.add(day_no=_day_no(on), widening=widening, is_excluded=is_excluded)
     return columns.table()
+
+
+def _widest(days: Iterable[tuple[date, PromotionDay]]) -> Iterator[tuple[date, float, bool]]:
+    """Each day with the widest tolerance of its events, and whether one of them keeps it out of baselines."""
+    found: dict[date, tuple[float, bool]] = {}
+    for on, day in days:
+        widening, is_excluded = found.get(on, (0.0, False))
+        found[on] = max(widening, WIDENING[day.kind]), is_excluded or day.kind in NO_BASELINE
+    return ((on, *one) for on, one in found.items())
+
+
+def _event_where(
+    specs: Mapping[_Asked, int], promotions: Sequence[PromotionDay], keys: _Keys, span: Span
+) -> pa.Table:
+    """Promotion days of some slices: a row per member of each part of each key that has all the parts."""
+    columns = _Columns(
+        {
+            "key_no": pa.int64(), "event_no": pa.int32(), "part_no": pa.int32(), "parts": pa.int32(),
+            "member": pa.string(), "day_no": pa.int32(), "widening": pa.float64(), "is_excluded": pa.bool_(),
+        }
+    )  # fmt: skip
+    first = span.start.date() - timedelta(days=max([SEEN_DAYS, *(_lookback_days(one.expression) for one in specs)]))
+    days: dict[Affects, list[PromotionDay]] = {}
+    for day in promotions:
+        if day.affects and first <= day.date <= span.until.date():
+            days.setdefault(day.affects, []).append(day)
+    asked = sorted({(metric, grain, dimension) for metric, dimension, grain, *_ in specs})
+    event_no = 0
+    for affects, own in days.items():
+        for on, widening, is_excluded in _widest((day.date, day) for day in own):
+            event_no += 1
+            for key in asked:
+                for part_no, member in _parts_of(affects, key[2].split("|")):
+                    columns.add(
+                        key_no=keys.number(*key), event_no=event_no, part_no=part_no, parts=len(affects),
+                        member=member, day_no=_day_no(on), widening=widening, is_excluded=is_excluded,
+                    )  # fmt: skip
+    return columns.table()
+
+
+def _parts_of(affects: Affects, dimensions: Sequence[str]) -> list[tuple[int, str]]:
+    """(number of the part, member) of every member that is named; nothing when some dimension is not sliced by."""
+    if any(name not in dimensions for name, _ in affects):
+        return []
+    return [(dimensions.index(name) + 1, member) for name, members in affects for member in members]
 
 
 def _former_events(former: Mapping[date, date]) -> pa.Table:
@@ -565,18 +629,54 @@ def _override_where(rules: Sequence[tuple[int, Rule]]) -> pa.Table:
 
 
 def _promotion_days(rules: Sequence[tuple[int, Rule]], promotions: Sequence[PromotionDay], span: Span) -> pa.Table:
-    """Which variant of each rule the promotion days of the span get: the first whose event, kind or `any` is today."""
+    """Which variant of each rule the promotion days of the span get: the first whose event, phase or `any` is today."""
     columns = _Columns({"rule_no": pa.int32(), "day_no": pa.int32(), "promotion_no": pa.int32()})
-    names: dict[date, set[str]] = {}
-    for day in promotions:
-        if span.start.date() <= day.date <= span.until.date():
-            names.setdefault(day.date, {ANY_PROMOTION}).update((day.event, day.kind))
+    names = _names(day for day in promotions if not day.affects and _is_in(span, day))
     for number, rule in rules:
-        for on, of_day in names.items() if rule.promotions else ():
-            chosen = next((n for n, name in enumerate(rule.promotions, start=1) if name in of_day), None)
-            if chosen is not None:
-                columns.add(rule_no=number, day_no=_day_no(on), promotion_no=chosen)
+        for on, chosen in _chosen(rule, names):
+            columns.add(rule_no=number, day_no=_day_no(on), promotion_no=chosen)
     return columns.table()
+
+
+def _promotion_where(rules: Sequence[tuple[int, Rule]], promotions: Sequence[PromotionDay], span: Span) -> pa.Table:
+    """The same of promotions of some slices: one row per member of each part, as `_override_where`."""
+    columns = _Columns(
+        {
+            "rule_no": pa.int32(), "day_no": pa.int32(), "promotion_no": pa.int32(), "event_no": pa.int32(),
+            "part_no": pa.int32(), "parts": pa.int32(), "member": pa.string(),
+        }
+    )  # fmt: skip
+    own = [day for day in promotions if day.affects and _is_in(span, day)]
+    for event_no, affects in enumerate(dict.fromkeys(day.affects for day in own)):
+        names = _names(day for day in own if day.affects == affects)
+        for number, rule in rules:
+            for on, chosen in _chosen(rule, names):
+                for part_no, member in _parts_of(affects, rule.by):
+                    columns.add(
+                        rule_no=number, day_no=_day_no(on), promotion_no=chosen, event_no=event_no, part_no=part_no,
+                        parts=len(affects), member=member,
+                    )  # fmt: skip
+    return columns.table()
+
+
+def _is_in(span: Span, day: PromotionDay) -> bool:
+    return span.start.date() <= day.date <= span.until.date()
+
+
+def _names(days: Iterable[PromotionDay]) -> dict[date, set[str]]:
+    """Date → what a rule may call it."""
+    names: dict[date, set[str]] = {}
+    for day in days:
+        names.setdefault(day.date, {ANY_PROMOTION}).update((day.event, day.kind))
+    return names
+
+
+def _chosen(rule: Rule, names: Mapping[date, set[str]]) -> Iterator[tuple[date, int]]:
+    """Date → number of the first variant of the rule that is for it."""
+    for on, of_day in names.items() if rule.promotions else ():
+        number = next((n for n, name in enumerate(rule.promotions, start=1) if name in of_day), None)
+        if number is not None:
+            yield on, number
 
 
 def _reference_values(references: Sequence[Reference], keys: _Keys) -> pa.Table:
@@ -676,16 +776,16 @@ _KNOWN = """
 members AS MATERIALIZED (
     SELECT member, row_number() OVER () AS member_no FROM (SELECT DISTINCT member FROM {values})
 ),
--- values of the current definition and of complete periods only; a series is one member of one key, and a number:
+{slice_events}-- values of the current definition and of complete periods only; a series is one member of one key, and a number:
 -- everything after this is joined and grouped by numbers, and only as wide as the history has to be.
 known AS MATERIALIZED (
     SELECT
         CAST(w.key_no AS INTEGER) AS key_no, {series_no} AS series_no, v.period_start,
         v.numerator, v.denominator, CASE WHEN isfinite(v.value) THEN v.value END AS value, {day_no} AS day_no,
         CAST(CASE WHEN w.is_hourly THEN extract(hour FROM v.period_start) ELSE 0 END AS TINYINT) AS slot_hour,
-        w.is_hourly, coalesce(e.is_excluded, FALSE) AS is_event
+        w.is_hourly, {is_event} AS is_event
     {wanted_values}
-    LEFT JOIN events AS e ON e.day_no = {day_no}
+    LEFT JOIN events AS e ON e.day_no = {day_no}{join_slice_events}
 ),
 current_values AS MATERIALIZED (
     SELECT series_no, period_start, numerator, denominator, value
@@ -749,6 +849,25 @@ _WANTED_VALUES = """FROM {values} AS v
         AND w.metric_version = v.definition_version
         AND v.period_start >= w.since AND v.period_start < w.until AND v.period_start <= w.last_start
     JOIN members AS m ON m.member = v.member"""
+_IS_EVENT = "coalesce(e.is_excluded, FALSE)"
+_IS_EVENT_OF_SLICE = "coalesce(e.is_excluded, FALSE) OR coalesce(own.is_excluded, FALSE)"
+_SLICE_EVENTS = """-- promotions of some slices: which series they are about.
+slice_events AS MATERIALIZED (
+    SELECT series_no, day_no, max(widening) AS widening, bool_or(is_excluded) AS is_excluded
+    FROM (
+        SELECT
+            w.key_no * {series} + m.member_no AS series_no, w.day_no, any_value(w.widening) AS widening,
+            any_value(w.is_excluded) AS is_excluded
+        FROM event_where AS w
+        JOIN members AS m ON string_split(m.member, '|')[w.part_no] = w.member
+        GROUP BY w.key_no, w.event_no, w.day_no, m.member_no
+        HAVING count(*) = any_value(w.parts)
+    ) AS matching
+    GROUP BY series_no, day_no
+),
+"""
+_JOIN_SLICE_EVENTS = """
+    LEFT JOIN slice_events AS own ON own.series_no = {series_no} AND own.day_no = {day_no}"""
 _SERIES_NO = f"w.key_no * {_SERIES} + m.member_no"
 _DAY_NO = "CAST(date_diff('day', DATE '1970-01-01', CAST(v.period_start AS DATE)) AS INTEGER)"
 
@@ -762,6 +881,22 @@ points AS MATERIALIZED (
     FROM known
     WHERE value IS NOT NULL AND key_no IN (SELECT key_no FROM specs WHERE family = 'band')
 )"""
+_BAND_EVENTS = {
+    False: """-- how wide the band of a day is at least: promotions of the whole shop.
+tested_events AS (
+    SELECT t.spec_no, t.series_no, t.day_no, e.widening
+    FROM (SELECT DISTINCT spec_no, series_no, day_no FROM tested) AS t
+    JOIN events AS e ON e.day_no = t.day_no
+)""",
+    True: """-- how wide the band of a day is at least: promotions of the whole shop and of the slice.
+tested_events AS (
+    SELECT t.spec_no, t.series_no, t.day_no, greatest(e.widening, own.widening) AS widening
+    FROM (SELECT DISTINCT spec_no, series_no, day_no FROM tested) AS t
+    LEFT JOIN events AS e ON e.day_no = t.day_no
+    LEFT JOIN slice_events AS own ON own.series_no = t.series_no AND own.day_no = t.day_no
+    WHERE e.day_no IS NOT NULL OR own.day_no IS NOT NULL
+)""",
+}
 _JUDGED = "    SELECT ask_no, baseline, scale FROM {family}_judged"
 _JUDGED_BY = {
     "band": """    SELECT t.ask_no, b.baseline, b.scale
@@ -808,7 +943,22 @@ slice_override AS MATERIALIZED (
 _JOIN_VARIANTS = """
         LEFT JOIN slice_override AS o ON o.rule_no = r.rule_no AND o.member = e.member
         LEFT JOIN promotion_days AS d ON d.rule_no = r.rule_no AND d.day_no = p.day_no"""
-_CHOSEN = " AND r.override_no = coalesce(o.override_no, 0) AND r.promotion_no = coalesce(d.promotion_no, 0)"
+_SLICE_PROMOTIONS = """
+slice_promotion AS MATERIALIZED (
+    SELECT rule_no, member, day_no, min(promotion_no) AS promotion_no
+    FROM (
+        SELECT w.rule_no, w.day_no, w.event_no, m.member, min(w.promotion_no) AS promotion_no
+        FROM promotion_where AS w
+        JOIN members AS m ON string_split(m.member, '|')[w.part_no] = w.member
+        GROUP BY w.rule_no, w.day_no, w.event_no, m.member
+        HAVING count(*) = min(w.parts)
+    ) AS matching
+    GROUP BY rule_no, member, day_no
+)"""
+_JOIN_SLICE_PROMOTIONS = """
+        LEFT JOIN slice_promotion AS q ON q.rule_no = r.rule_no AND q.member = e.member AND q.day_no = p.day_no"""
+_FIRST_PROMOTION = "least(d.promotion_no, q.promotion_no)"
+_CHOSEN = " AND r.override_no = coalesce(o.override_no, 0) AND r.promotion_no = coalesce({promotion}, 0)"
 _NOT_EVENT = """WHEN observed IS NULL AND family = 'event' AND date_diff('day', DATE '1970-01-01', CAST(period_start AS DATE))
                 NOT IN (SELECT day_no FROM events) THEN 'not_event'::reason_word
             """
