@@ -22,8 +22,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 NO_EVENT = -1
 NO_GROUP = -1
-PHASES = ("none", "presale", "main", "after", "season", "holiday")
-"""What a day is within its event, by the codes of `Calendar.phase`; the words of the calendar's `kind`."""
+PHASES = ("none", "presale", "main", "after", "season", "holiday", "before", "campaign", "workday")
+"""What a day is within its event, by the codes of `Calendar.phase`; the phases of the calendar (`promotions.PHASES`)."""
 REASONS = ("judged", "no_value", "no_baseline", "paused")
 """Why a tested value has a judgement or none, by the codes of `Judgement.reason`: nothing to judge, too little history,
 and back after a pause in which the level was lost."""

@@ -120,9 +120,7 @@ def load_promotions(
 ) -> tuple[PromotionDay, ...]:
     """The days of these markets in these years, by date; () when there is no file. Raises `CalendarError`."""
     wanted, chosen = set(markets), tuple(years)
-    return in_order(
-        day for one in load_occasions(path) if one.market in wanted for day in one.days(chosen)
-    )
+    return in_order(day for one in load_occasions(path) if one.market in wanted for day in one.days(chosen))
 
 
 def load_occasions(path: Path) -> tuple[Occasion, ...]:
@@ -134,7 +132,9 @@ def load_occasions(path: Path) -> tuple[Occasion, ...]:
         names = reader.fieldnames or []
         by_day = "date" in names
         if missing := [name for name in (DAY_COLUMNS if by_day else COLUMNS) if name not in names]:
-            raise CalendarError(f"{path}:1: column {', '.join(missing)} is missing; the columns are {', '.join(COLUMNS)}")
+            raise CalendarError(
+                f"{path}:1: column {', '.join(missing)} is missing; the columns are {', '.join(COLUMNS)}"
+            )
         read = _single_day if by_day else _stretch_of_event
         return tuple(read(f"{path}:{reader.line_num}", _texts(row, names)) for row in reader)
 
@@ -148,7 +148,9 @@ def in_order(days: Iterable[PromotionDay]) -> tuple[PromotionDay, ...]:
 def phase_of(text: str, place: str) -> str:
     """A phase. Raises `CalendarError` with the place."""
     if text not in PHASES:
-        raise CalendarError(f"{place}: phase {text!r} is not known{nearest(text, PHASES)}; use one of {', '.join(PHASES)}")
+        raise CalendarError(
+            f"{place}: phase {text!r} is not known{nearest(text, PHASES)}; use one of {', '.join(PHASES)}"
+        )
     return text
 
 
@@ -160,7 +162,9 @@ def _stretch_of_event(place: str, row: Mapping[str, str]) -> Occasion:
     phase_of(row["phase"], place)
     try:
         first, last = int(row["first_day"]), int(row["last_day"])
-        from_year, until_year = (int(row[name] or year) for name, year in (("from_year", YEARS[0]), ("until_year", YEARS[-1])))
+        from_year, until_year = (
+            int(row[name] or year) for name, year in (("from_year", YEARS[0]), ("until_year", YEARS[-1]))
+        )
     except ValueError as error:
         raise CalendarError(f"{place}: {error}; first_day, last_day and years are whole numbers") from None
     if not -LONGEST <= first <= last <= LONGEST:
@@ -201,11 +205,13 @@ def _a_date(year: int, month: int, day: int, *, text: str) -> date:
 def _lunar(month: int, day: int, *, text: str) -> Dates:
     if month not in _LUNAR or not 1 <= day <= 29:
         known = ", ".join(f"{one:02}" for one in _LUNAR)
-        raise CalendarError(f"{text!r}: of the Chinese calendar the months {known} are known, with days 01 to 29; {_EXPECTED}")
+        raise CalendarError(
+            f"{text!r}: of the Chinese calendar the months {known} are known, with days 01 to 29; {_EXPECTED}"
+        )
     festival, on_day = _LUNAR[month]
 
     def dates(year: int) -> Iterable[date]:
-        on = _festival(festival, year)
+        on = _festival(festival, year) if year in LUNAR_YEARS else None
         return () if on is None else (on + timedelta(days=day - on_day),)
 
     return dates
@@ -213,7 +219,7 @@ def _lunar(month: int, day: int, *, text: str) -> Dates:
 
 @cache
 def _festival(name: str, year: int) -> date | None:
-    from holidays.calendars import _ChineseLunisolar
+    from holidays.calendars.chinese import _ChineseLunisolar
 
     on: date | None = getattr(_ChineseLunisolar(), f"{name}_date")(year)[0]
     return on

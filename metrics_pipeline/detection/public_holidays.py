@@ -36,6 +36,10 @@ _CHINESE = MappingProxyType(
         "Anti-Fascist 70th Day": ("victory_day", "抗战胜利日"),
     }
 )
+CHINESE_EVENTS = frozenset(event for event, _ in _CHINESE.values()) | frozenset(
+    f"{event}_workday" for event, _ in _CHINESE.values()
+)
+"""Ids of the events of China, which rules name in every shop."""
 _STATUTORY = MappingProxyType({"Chinese New Year": "Spring Festival", "Labor Day": "Labour Day", "Tomb-Sweeping": "Tomb-sweeping Day", "Mid-Autumn": "Mid-autumn Festival"})  # fmt: skip
 """How `holidays` begins the names that `chinesecalendar` writes otherwise."""
 
@@ -71,7 +75,8 @@ def public_holidays(country: str, years: Iterable[int] = YEARS) -> tuple[Promoti
 
 
 def _chinese(years: list[int]) -> list[PromotionDay]:
-    from chinese_calendar.constants import holidays as off, workdays as worked
+    from chinese_calendar.constants import holidays as off
+    from chinese_calendar.constants import workdays as worked
 
     announced = {day.year for day in off}
     days = {day: ("holiday", _word(name), "chinesecalendar") for day, name in off.items() if day.year in years}
@@ -83,7 +88,11 @@ def _chinese(years: list[int]) -> list[PromotionDay]:
         kind, name, source = days[day]
         event, zh = _CHINESE.get(name, (_slug(name), name))
         if kind == "workday":
-            found.append(PromotionDay(day, f"{event}_workday", f"{zh}调休上班", f"{name}: working day", 0, kind, "CN", (), source))
+            found.append(
+                PromotionDay(
+                    day, f"{event}_workday", f"{zh}调休上班", f"{name}: working day", 0, kind, "CN", (), source
+                )
+            )
         else:
             found.append(_next(found, PromotionDay(day, event, zh, name, 0, kind, "CN", (), source)))
     return found
@@ -93,7 +102,9 @@ def _of_library(country: str, years: list[int]) -> list[PromotionDay]:
     found: list[PromotionDay] = []
     for day, name in _library_days(country, years):
         found.append(
-            _next(found, PromotionDay(day, _slug(name), f"公共假日 {name}", name, 0, "holiday", country, (), "holidays"))
+            _next(
+                found, PromotionDay(day, _slug(name), f"公共假日 {name}", name, 0, "holiday", country, (), "holidays")
+            )
         )
     return found
 

@@ -358,7 +358,7 @@ def _events_are_known(rule: Rule, events: Collection[str]) -> Iterator[Finding]:
         if name not in known:
             yield Finding(
                 "promotions",
-                f"{name!r} is no event or kind of day of the promotion calendar{nearest(name, known)}",
+                f"{name!r} is no event or phase of the promotion calendar{nearest(name, known)}",
                 f"use one of: {', '.join(sorted(known))}",
             )
 

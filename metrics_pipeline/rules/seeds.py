@@ -13,7 +13,7 @@ from pathlib import Path
 
 from metrics_pipeline.detection.occasions import in_order, load_occasions
 from metrics_pipeline.detection.promotions import YEARS, PromotionDay
-from metrics_pipeline.detection.public_holidays import country_of, markets_of, public_holidays
+from metrics_pipeline.detection.public_holidays import CHINESE_EVENTS, country_of, markets_of, public_holidays
 from metrics_pipeline.detection.references import Reference, load_references
 
 CALENDAR = "promotion_calendar.csv"
@@ -41,5 +41,5 @@ def read_seeds(dbt_project_dir: Path, timezone: str, years: Iterable[int] = YEAR
             [*(day for one in shipped if one.market in markets for day in one.days(chosen)), *holidays]
         ),
         references=load_references(folder),
-        events=frozenset(one.event for one in shipped) | {day.event for day in holidays},
+        events=frozenset(one.event for one in shipped) | {day.event for day in holidays} | CHINESE_EVENTS,
     )

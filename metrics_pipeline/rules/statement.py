@@ -560,9 +560,7 @@ def _widest(days: Iterable[tuple[date, PromotionDay]]) -> Iterator[tuple[date, f
     return ((on, *one) for on, one in found.items())
 
 
-def _event_where(
-    specs: Mapping[_Asked, int], promotions: Sequence[PromotionDay], keys: _Keys, span: Span
-) -> pa.Table:
+def _event_where(specs: Mapping[_Asked, int], promotions: Sequence[PromotionDay], keys: _Keys, span: Span) -> pa.Table:
     """Promotion days of some slices: a row per member of each part of each key that has all the parts."""
     columns = _Columns(
         {

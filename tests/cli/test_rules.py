@@ -98,7 +98,7 @@ def test_lint_knows_the_events_of_the_calendar(run, home):
     )  # fmt: skip
     result = run("lint")
     assert result.exit_code == 1
-    assert "'619' is no event or kind of day" in result.output
+    assert "'619' is no event or phase" in result.output
 
 
 @pytest.mark.parametrize("of", ["rules", "tests"])

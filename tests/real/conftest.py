@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from metrics_pipeline.alerts.cards import cards_of
-from metrics_pipeline.detection.promotions import PromotionDay, load_promotions, markets_of
+from metrics_pipeline.detection.promotions import PromotionDay
 from metrics_pipeline.library.catalogue import Catalogue
 from metrics_pipeline.orchestration.publish_asset import metric_tables
 from metrics_pipeline.orchestration.resources import Project
@@ -24,6 +24,7 @@ from metrics_pipeline.routing.load import routing_of
 from metrics_pipeline.rules.load import load_rules
 from metrics_pipeline.rules.model import Rule
 from metrics_pipeline.rules.replay import Episode, Replay, replay
+from metrics_pipeline.rules.seeds import read_seeds
 from metrics_pipeline.settings import Installation, Settings, write_installation
 from metrics_pipeline.sources.contract import load_contract
 from metrics_pipeline.sources.registry import open_source
@@ -54,8 +55,7 @@ class Home:
 
     @cached_property
     def promotions(self) -> Sequence[PromotionDay]:
-        calendar = self.settings.dbt_project_dir / "seeds" / "promotion_calendar.csv"
-        return load_promotions(calendar, markets_of(self.settings.installation.timezone))
+        return read_seeds(self.settings.dbt_project_dir, self.settings.installation.timezone).promotions
 
     def replay(self, first: date, last: date) -> Replay:
         """What the shipped rules would have said from `first` to `last`, both included."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -256,6 +257,35 @@ def test_promotions_come_on_top_of_overrides(tmp_path):
     frame = judge(shop, tmp_path, rule, start=day(0), until=day(2), promotions=[event_day(1)]).frame()
     tiers = {(row.member, row.period_start.day - 6): row.tier for row in frame.itertuples()}
     assert tiers == {("a", 0): "yellow", ("a", 1): "red", ("b", 0): "ok", ("b", 1): "red"}
+
+
+def test_a_promotion_of_one_category_varies_the_rule_for_that_category_only(tmp_path):
+    shop = Shop()
+    for member in ("美妆|app", "美妆|web", "服饰|app"):
+        shop.add("orders_paid", [60.0, 60.0], dimension="category|channel", member=member)
+    shop.add("orders_paid", [60.0, 60.0])
+    only = {"affects": (("category", ("美妆",)), ("channel", ("app",)))}
+    calendar = [replace(event_day(1), **only), event_day(1, "618", "presale")]
+    rules = [
+        make_rule(by=["category", "channel"], promotions={"double_11": "mute", "618": {"yellow_if": "< 70"}}),
+        make_rule(alert="total", promotions={"double_11": "mute"}),
+    ]
+    frame = judge(shop, tmp_path, *rules, start=day(0), until=day(2), promotions=calendar).frame()
+    last = frame[frame.period_start == frame.period_start.max()].set_index("member").reason
+    assert last.to_dict() == {"美妆|app": "muted", "美妆|web": "breach", "服饰|app": "breach", "all": "ok"}
+    assert set(frame[frame.period_start == frame.period_start.min()].reason) == {"ok"}
+
+
+def test_a_promotion_of_one_category_leaves_the_baseline_of_that_category_only(tmp_path):
+    values = [100.0] * 7 + [300.0]
+    shop = Shop()
+    for member in ("美妆", "服饰"):
+        shop.add("orders_paid", values, dimension="category", member=member)
+    calendar = [replace(event_day(0), affects=(("category", ("美妆",)),))]
+    rule = make_rule(by=["category"], expr="pct_change(7d)", yellow_if="> 1")
+    assert by_member(judge(shop, tmp_path, rule, promotions=calendar)).reason.to_dict() == {
+        "美妆": "no_baseline", "服饰": "breach",
+    }  # fmt: skip
 
 
 def test_missing_data_is_told_on_muted_days_too(tmp_path):

@@ -407,6 +407,18 @@ def test_promotions_widen_the_tested_day_and_leave_the_baseline(tmp_path):
     )
 
 
+def test_a_promotion_of_one_region_widens_the_band_of_that_region_only(tmp_path):
+    values = weekly_wave(100)
+    values[93] = 900.0
+    shop = Shop()
+    for member in ("a", "b"):
+        shop.add("orders_paid", values, dimension="region", member=member)
+    rule = make_rule(by=["region"], expr="band(seasonal)", yellow_if="outside 4")
+    only_a = replace(event(93), affects=(("region", ("a",)),))
+    frame = judge(shop, tmp_path, rule, start=day(93), until=day(94), promotions=[only_a, event(92, "after")]).frame()
+    assert frame.set_index("member").tier.to_dict() == {"a": "ok", "b": "yellow"}
+
+
 def test_a_promotion_is_compared_with_the_last_one(tmp_path):
     rule = make_rule(expr="band(seasonal, promotions=last_event)", yellow_if="outside 3")
     events = [event(80), event(500)]
