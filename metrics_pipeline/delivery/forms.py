@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+from metrics_pipeline.alerts.words import Locale, period_name, slice_name
 from metrics_pipeline.delivery.messages import Message, Row, rendered
-from metrics_pipeline.delivery.words import Locale, period_name, slice_name, word
+from metrics_pipeline.delivery.words import word
 
 PLANS = ((2, 10), (2, 5), (1, 10), (1, 5), (1, 3), (1, 1), (1, 0))
 """Languages and listed slices, the richest form first."""

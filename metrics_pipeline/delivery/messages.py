@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from zoneinfo import ZoneInfo
 
 from metrics_pipeline.alerts.notice import Notice, Slice, check_page, is_drill
-from metrics_pipeline.delivery.words import Locale, hours, number, period_name, slice_name, word
+from metrics_pipeline.alerts.words import Locale, number, period_name, slice_name
+from metrics_pipeline.delivery.words import hours, word
 
 if TYPE_CHECKING:
     from jinja2 import Environment

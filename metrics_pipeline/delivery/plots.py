@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from metrics_pipeline.alerts.notice import Point, Series
-from metrics_pipeline.delivery.words import number
+from metrics_pipeline.alerts.words import number
 
 if TYPE_CHECKING:
     import pandas as pd

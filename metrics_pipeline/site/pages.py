@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from metrics_pipeline.delivery.words import Locale, number, period_name, slice_name
+from metrics_pipeline.alerts.words import Locale, number, period_name, slice_name
 from metrics_pipeline.library.catalogue import Metric
 from metrics_pipeline.site import words
 from metrics_pipeline.site.chart import chart_svg, spark_svg

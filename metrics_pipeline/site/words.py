@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from metrics_pipeline.delivery.words import DIMENSIONS, Locale
+from metrics_pipeline.alerts.words import DIMENSIONS, Locale
 
 Text = dict[Locale, str]
 LOCALES: Final[tuple[Locale, ...]] = ("zh", "en")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from metrics_pipeline.alerts.notice import Counts, Notice
+from metrics_pipeline.alerts.words import number, slice_name
 from metrics_pipeline.delivery.messages import Wording, compose
-from metrics_pipeline.delivery.words import number, slice_name
 from tests.alerts.builders import make_card
 from tests.delivery.builders import (
     BLANK,

@@ -13,11 +13,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
+from metrics_pipeline.alerts.words import Locale
 from metrics_pipeline.delivery.channels.channel import PermanentFailure
 from metrics_pipeline.delivery.channels.configuration import BaseUrl, ChannelSettings, EnvName, Vault
 from metrics_pipeline.delivery.forms import FIELDS, fields
 from metrics_pipeline.delivery.messages import Message
-from metrics_pipeline.delivery.words import Locale
 
 TIMEOUT = 10
 """Seconds."""
