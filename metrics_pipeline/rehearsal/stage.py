@@ -7,7 +7,8 @@ no alert. (`each_run` applies every one; a test holds that it changes nothing.)
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from pathlib import Path
@@ -58,6 +59,7 @@ def rehearse(
     folder: Path | None = None,
     progress: Callable[[float], None] | None = None,
     each_run: bool = False,
+    store: Store | None = None,
 ) -> Rehearsal:
     """What people would have received if these rules had judged the days `first` to `last`, each in its own night.
 
@@ -77,9 +79,9 @@ def rehearse(
     of_own = ((end, _of_rules(table, own)) for end, table in pieces)
     start = datetime(first.year, first.month, first.day)
     length = timedelta(days=(until - first).days + 1)
-    with tempfile.TemporaryDirectory() as scratch, fresh_store(Path(scratch), "rehearsal") as store:
+    with tempfile.TemporaryDirectory() as scratch, _place(store, Path(scratch)) as place:
         stage = _Stage(
-            store,
+            place,
             folder or Path(scratch),
             cards=cards,
             routing=routing,
@@ -95,6 +97,16 @@ def rehearse(
                 progress(min((tick.at - start) / length, 1.0))
         stage.finish()
         return Rehearsal(first, last, stage.messages(), stage.told(), runs, errors)
+
+
+@contextmanager
+def _place(store: Store | None, scratch: Path) -> Iterator[Store]:
+    """The store that was given, else a fresh one."""
+    if store is not None:
+        yield store
+    else:
+        with fresh_store(scratch, "rehearsal") as own:
+            yield own
 
 
 class _Stage:

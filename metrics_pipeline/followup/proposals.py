@@ -1,0 +1,325 @@
+"""Proposals: made from answers, accepted by a person as a reviewed change of the rule file, or rejected.
+
+A proposal is of one rule as it is now (`base`, its hash): it can be accepted while the rule is that one, and is superseded
+when the rule changes or newer answers suggest another change of the same kind. Nothing is written but by `accept`: lint first, then the tests
+beside the rule, then the row, the audit entry and, last within the transaction, the file. Each of them can be repeated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, tzinfo
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy.engine import Connection
+
+from metrics_pipeline.alerts.sight import Sight
+from metrics_pipeline.followup.answers import read_answers
+from metrics_pipeline.followup.edits import Edit, EditError, edit_rule, rule_of, trial, write
+from metrics_pipeline.followup.impact import compare
+from metrics_pipeline.followup.methods import LEAST_ANSWERS, Suggestion, suggestions
+from metrics_pipeline.followup.verdicts import judged_alerts
+from metrics_pipeline.library.catalogue import Catalogue
+from metrics_pipeline.library.proposals import Actor, standing
+from metrics_pipeline.rules.load import load_rules
+from metrics_pipeline.rules.model import Rule
+from metrics_pipeline.rules.replay import Label
+from metrics_pipeline.rules.seeds import Seeds
+from metrics_pipeline.store import Store, audit
+from metrics_pipeline.store import rule_proposals as rows
+from metrics_pipeline.store.rule_proposals import ProposalRow
+from metrics_pipeline.warehouse.read import Published
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DAYS: Final = 90
+"""How far back answers count, and the days of the replay."""
+PURPOSE: Final = "proposals"
+Tests = Callable[[Path, Path], Sequence[str]]
+"""(folder of rules, file in it) → what the tests beside this file say against it; () when they hold."""
+
+
+class ProposalError(ValueError):
+    """What cannot be done with a proposal; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What rules stand on: their files, the library, the seeds, published values, the shop's clock."""
+
+    rules_dir: Path
+    catalogue: Catalogue
+    seeds: Seeds
+    published: Published
+    zone: tzinfo
+    labels: tuple[Label, ...] = ()
+    """Known incidents, where there are any (a simulated shop)."""
+
+    def last_day(self, metric: str) -> date:
+        """The newest day for which a metric is complete."""
+        state = self.published.metrics.get(metric)
+        until = None if state is None else state.complete_until
+        return (self.published.manifest.window.until if until is None else until.date()) - timedelta(days=1)
+
+    def days_before(self, last: date, days: int) -> date:
+        """The first of `days` days that end with `last`, not before anything is published."""
+        months = [file.month for file in self.published.manifest.values]
+        return max(last - timedelta(days=days - 1), min(months, default=last))
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a round of making proposals did."""
+
+    fresh: tuple[int, ...]
+    superseded: tuple[int, ...]
+    looked_at: int
+    """Rules with answers enough."""
+
+
+def make(
+    store: Store, ground: Ground, sight: Sight, actor: Actor, *, days: int = DAYS, least: int = LEAST_ANSWERS
+) -> Made:
+    """Make the proposals that the answers of the last `days` suggest; those that are there already stay."""
+    rules = {rule.id: rule for rule in load_rules(ground.rules_dir, ground.catalogue, ground.seeds).rules}
+    with store.reading() as connection:
+        answers = read_answers(connection, sight, since=actor.now - timedelta(days=days), until=actor.now)
+        known = rows.read(connection)
+    suggested = _suggested(ground, rules, answers, least)
+    there = {row.key for row in known if row.state != "superseded"}
+    wanted: dict[tuple[str, str], str] = {}
+    values = []
+    for name, found in suggested.items():
+        for one in found:
+            if _was_refused(known, rules[name], one, actor.now, days):
+                continue
+            wanted[name, one.kind] = _key(rules[name], one)
+            if wanted[name, one.kind] not in there:
+                values.append(_row(ground, rules, rules[name], one, answers, actor, days))
+    fresh: list[int] = []
+    superseded: list[int] = []
+    with store.writing(PURPOSE) as connection:
+        for row in rows.read(connection, states=["proposed"]):
+            if _is_over(row, rules, wanted):
+                rows.change(connection, row.id, expected="proposed", state="superseded", decided_at=actor.now)
+                superseded.append(row.id)
+        for row_values in values:
+            number = rows.add(connection, row_values)
+            if number is not None:
+                fresh.append(number)
+                _audit(connection, actor, "rule.propose", row_values["rule"], proposal=number, kind=row_values["kind"])
+    return Made(tuple(fresh), tuple(superseded), len(suggested))
+
+
+def find(connection: Connection, number: int) -> ProposalRow:
+    """A proposal. Raises `ProposalError` when there is none of this number."""
+    row = rows.find(connection, number)
+    if row is None:
+        raise ProposalError(f"there is no proposal {number}; `metrics proposals list` shows them")
+    return row
+
+
+def edit_of(ground: Ground, row: ProposalRow) -> Edit:
+    """The change of a proposal to the file as it is now. Raises `ProposalError` when the rule is not the one it was made for."""
+    try:
+        edit = edit_rule(ground.rules_dir, ground.catalogue, ground.seeds, row.rule, row.changes)
+    except EditError as error:
+        raise ProposalError(f"proposal {row.id} cannot be made to the rule files:\n{error}") from None
+    if edit.before.rule_hash != row.base and not edit.is_written:
+        raise ProposalError(
+            f"{row.rule} has changed since proposal {row.id} was made; `metrics proposals make` looks at it again"
+        )
+    return edit
+
+
+def accept(
+    store: Store,
+    ground: Ground,
+    actor: Actor,
+    number: int,
+    *,
+    why: str,
+    owners: Collection[str],
+    tests: Tests,
+) -> Edit:
+    """Make the change of a proposal to the rule file. `owners`: the people behind the rule's owner.
+
+    Raises `ProposalError` when it was decided on, the rule or its file has changed, lint or a test of the file refuses the change, or
+    `actor` is not of those who answer for the rule.
+    """
+    if not why.strip():
+        raise ProposalError("say why it is accepted, for whoever reads the history of the rule later")
+    with store.reading() as connection:
+        row = find(connection, number)
+    if row.state == "accepted" and row.after == rule_of_now(ground, row.rule).rule_hash:
+        return edit_of(ground, row)
+    _must_be_open(row)
+    edit = edit_of(ground, row)
+    allowed = standing(edit.before.owner, owners, proposer=row.who, actor=actor.name)
+    if not allowed.is_allowed:
+        with store.writing(PURPOSE) as connection:
+            _audit(connection, actor, "rule.accept", row.rule, outcome="denied", proposal=number, reason=allowed.remark)
+        raise ProposalError(f"proposal {number} cannot be accepted by {actor.name}: {allowed.remark}")
+    with trial(ground.rules_dir, edit.path, edit.text) as folder:
+        failed = tests(folder, folder / edit.path.relative_to(ground.rules_dir))
+    if failed:
+        raise ProposalError(
+            f"proposal {number} is not accepted: tests of {edit.path.name} no longer hold with it. Change these tests if what they "
+            f"say is not meant any more, or reject the proposal.\n" + "\n".join(failed)
+        )
+    with store.writing(PURPOSE) as connection:
+        done = rows.change(
+            connection, number, expected="proposed", state="accepted", decided_by=actor.name, decided_at=actor.now,
+            note=why.strip(), after=edit.after.rule_hash,
+        )  # fmt: skip
+        if not done:
+            raise ProposalError(f"somebody else decided on proposal {number} just now; look at it again")
+        _audit(
+            connection, actor, "rule.accept", row.rule, proposal=number, why=why.strip(), remark=allowed.remark,
+            changes=row.changes, before=row.base, after=edit.after.rule_hash, file=edit.path.name,
+        )  # fmt: skip
+        try:
+            if not edit.is_written:
+                write(edit)
+        except EditError as error:
+            raise ProposalError(str(error)) from None
+    return edit
+
+
+def reject(store: Store, actor: Actor, number: int, *, why: str) -> ProposalRow:
+    """Reject a proposal; the same one is not made again. Raises `ProposalError`."""
+    if not why.strip():
+        raise ProposalError("say why it is rejected, for whoever meets the same answers again")
+    with store.writing(PURPOSE) as connection:
+        row = find(connection, number)
+        if row.state == "rejected" and row.decided_by == actor.name:
+            return row
+        _must_be_open(row)
+        rows.change(
+            connection, number, expected="proposed", state="rejected", decided_by=actor.name, decided_at=actor.now,
+            note=why.strip(),
+        )  # fmt: skip
+        _audit(connection, actor, "rule.reject", row.rule, proposal=number, why=why.strip())
+        return find(connection, number)
+
+
+def rule_of_now(ground: Ground, rule: str) -> Rule:
+    """A rule as the files say now. Raises `ProposalError`."""
+    try:
+        return rule_of(load_rules(ground.rules_dir, ground.catalogue, ground.seeds), rule)
+    except EditError as error:
+        raise ProposalError(str(error)) from None
+
+
+def _must_be_open(row: ProposalRow) -> None:
+    if row.state != "proposed":
+        by = f" by {row.decided_by}" if row.decided_by else ""
+        raise ProposalError(f"proposal {row.id} is {row.state}{by} already")
+
+
+def _suggested(
+    ground: Ground, rules: Mapping[str, Rule], answers: pd.DataFrame, least: int
+) -> dict[str, list[Suggestion]]:
+    """Rule → what its answers suggest; rules with answers enough only."""
+    said = answers.loc[answers["outcome"].isin(("true", "false", "expected")), "rule"].value_counts()
+    chosen = [rule for name, rule in rules.items() if said.get(name, 0) >= least]
+    judged = judged_alerts(
+        ground.published, [rule for rule in chosen if rule.condition is None and rule.expr.family != "freshness"], answers,
+        promotions=ground.seeds.promotions, references=ground.seeds.references,
+    )  # fmt: skip
+    return {name: suggestions(one, least=least) for name, one in sorted(judged.items())}
+
+
+def _row(  # noqa: PLR0917
+    ground: Ground,
+    rules: Mapping[str, Rule],
+    rule: Rule,
+    found: Suggestion,
+    answers: pd.DataFrame,
+    actor: Actor,
+    days: int,
+) -> dict[str, Any]:
+    last = ground.last_day(rule.metric)
+    evidence: dict[str, Any] = {"facts": dict(found.facts), "base_keys": _base_keys(rule, found.changes)}
+    try:
+        edit = edit_rule(ground.rules_dir, ground.catalogue, ground.seeds, rule.id, found.changes)
+    except EditError as error:
+        evidence["problem"] = str(error)
+    else:
+        evidence["diff"] = edit.diff()
+        evidence["impact"] = compare(
+            ground.published, rule, edit.after, answers, first=ground.days_before(last, days), last=last,
+            rules=[*rules.values()], promotions=ground.seeds.promotions, references=ground.seeds.references,
+            labels=ground.labels,
+        ).as_json()  # fmt: skip
+    counts = answers.loc[answers["rule"] == rule.id, "outcome"].value_counts()
+    evidence["answers"] = {str(name): int(count) for name, count in counts.items()}
+    evidence["looked_at_by"] = sorted(one.id for one in rules.values() if rule.id in one.references)
+    return {
+        "key": _key(rule, found),
+        "rule": rule.id,
+        "metric": rule.metric,
+        "kind": found.kind,
+        "state": "proposed",
+        "base": rule.rule_hash,
+        "changes": json.loads(json.dumps(found.changes)),
+        "evidence": evidence,
+        "why": found.why,
+        "why_zh": found.why_zh,
+        "who": actor.name,
+        "at": actor.now,
+    }
+
+
+def _base_keys(rule: Rule, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What the changed keys say now, so that the former rule can be judged later."""
+    written = rule.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return {name: written.get(name) for name in changes}
+
+
+def _key(rule: Rule, found: Suggestion) -> str:
+    said = hashlib.sha256(json.dumps(found.changes, sort_keys=True).encode()).hexdigest()[:12]
+    return f"{rule.id}/{found.kind}/{rule.rule_hash}/{said}"
+
+
+def _was_refused(known: Sequence[ProposalRow], rule: Rule, found: Suggestion, now: datetime, days: int) -> bool:
+    """Whether somebody said no to a change of this kind to this very rule not long ago."""
+    return any(
+        row.state == "rejected"
+        and (row.rule, row.kind, row.base) == (rule.id, found.kind, rule.rule_hash)
+        and row.decided_at is not None
+        and row.decided_at > now - timedelta(days=days)
+        for row in known
+    )
+
+
+def _is_over(row: ProposalRow, rules: Mapping[str, Rule], wanted: Mapping[tuple[str, str], str]) -> bool:
+    """Whether the rule is another one now, or newer answers suggest another change of this kind."""
+    rule = rules.get(row.rule)
+    if rule is None or rule.rule_hash != row.base:
+        return True
+    newer = wanted.get((row.rule, row.kind))
+    return newer is not None and newer != row.key
+
+
+def _audit(
+    connection: Connection, actor: Actor, action: str, rule: str, *, outcome: audit.Outcome = "done", **details: Any
+) -> None:
+    audit.record(connection, actor.caller, action, rule, now=actor.now, outcome=outcome, details=details)
+
+
+def as_json(row: ProposalRow) -> dict[str, Any]:
+    """Plain values; instants as ISO text."""
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in row._asdict().items()
+        if name != "key"
+    }
+
+
+__all__ = ["DAYS", "Ground", "Made", "ProposalError", "accept", "as_json", "edit_of", "find", "make", "reject"]
