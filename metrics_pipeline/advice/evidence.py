@@ -17,9 +17,9 @@ Words (`kind`) and what they rest on:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from metrics_pipeline.diagnosis.model import Diagnosis
 
@@ -54,6 +54,10 @@ class Evidence:
     text_zh: str = ""
     """Of what coincides: what it is."""
     text_en: str = ""
+    name_zh: str = ""
+    """Of the metric, like the next two."""
+    name_en: str = ""
+    unit: str = ""
 
     @property
     def change(self) -> float | None:
@@ -121,6 +125,27 @@ class Firing:
     expected: float | None = None
 
 
+class Named(Protocol):
+    """A metric as far as texts need it."""
+
+    @property
+    def name_zh(self) -> str: ...
+    @property
+    def name_en(self) -> str: ...
+    @property
+    def unit(self) -> str: ...
+
+
+def with_names(evidence: Iterable[Evidence], metrics: Mapping[str, Named]) -> tuple[Evidence, ...]:
+    """The evidence with the names and units of its metrics, so that whoever words it needs no library."""
+    return tuple(
+        replace(one, name_zh=found.name_zh, name_en=found.name_en, unit=found.unit)
+        if (found := metrics.get(one.metric)) is not None
+        else one
+        for one in evidence
+    )
+
+
 def elements_of(dimension: str, member: str) -> tuple[tuple[str, str], ...]:
     """The pairs of a slice as metric tables name it; () for the total."""
     if dimension in ("all", ""):
@@ -137,10 +162,9 @@ def evidence_of(alert: AlertFacts, diagnosis: Diagnosis | None, also: Iterable[F
     """
     direction = alert.direction
     observed, expected = alert.observed, alert.expected
-    if diagnosis is not None and diagnosis.direction != "none":
-        direction = direction or diagnosis.direction
-        observed = diagnosis.observed if observed is None else observed
-        expected = diagnosis.expected if expected is None else expected
+    if diagnosis is not None and diagnosis.direction != "none":  # its figures are what the shares are of
+        direction = diagnosis.direction
+        observed, expected = diagnosis.observed, diagnosis.expected
     found = [
         Evidence("alert", 1.0, alert.metric, alert.elements, direction=direction, observed=observed, expected=expected)
     ]

@@ -119,7 +119,7 @@ def supporting(when: When, evidence: Sequence[Evidence]) -> list[tuple[Evidence,
         alerts = [one for one in alerts if one.change is not None and abs(one.change) >= when.change]
     parts: list[list[Evidence]] = [alerts[:1]]
     if when.cause is not None:
-        parts.append(_causes(when.cause, evidence))
+        parts.append(_causes(when.cause, evidence, alerts[:1]))
     if when.pyramid is not None:
         share = when.pyramid.share
         steps = [
@@ -147,12 +147,15 @@ def strength(pieces: Iterable[Evidence]) -> float:
     return 1.0 - doubt
 
 
-def _causes(condition: CauseCondition, evidence: Iterable[Evidence]) -> list[Evidence]:
+def _causes(condition: CauseCondition, evidence: Iterable[Evidence], alert: Iterable[Evidence]) -> list[Evidence]:
+    """The strongest evidence for each place. A cause inside the alert's slice speaks for what lies inside: that the alert is
+    on the slice is evidence of its own."""
+    given = {name for one in alert for name, _ in one.elements}
     found: dict[tuple[str, ...], Evidence] = {}
     for one in evidence:
         members = dict(one.elements)
         if (
-            one.kind in ("slice", "cause")
+            (one.kind == "slice" or (one.kind == "cause" and not given.issuperset(condition.dimension)))
             and (one.share or 0.0) >= condition.share
             and all(name in members for name in condition.dimension)
             and (

@@ -24,6 +24,7 @@ from metrics_pipeline.alerts.tick import Tick
 from metrics_pipeline.routing.model import Limits
 from metrics_pipeline.store import Store
 from metrics_pipeline.store import work_orders as repository
+from metrics_pipeline.store.advice import ActionRow, add_action
 from metrics_pipeline.store.records import Feedback, Instance, OrderEvent, OrderState, WorkOrder
 from metrics_pipeline.store.tables import episodes, work_orders
 
@@ -219,8 +220,19 @@ def assign_order(
     return show_order(store, reference, now=now)
 
 
-def close_order(store: Store, reference: str, reason: str, note: str, *, who: str, now: datetime) -> OrderView:
-    """Close an order with what came of it. `reason`: one of `CLOSE_REASONS`; `note`: what was found or done.
+def close_order(
+    store: Store,
+    reference: str,
+    reason: str,
+    note: str,
+    *,
+    who: str,
+    now: datetime,
+    action: str | None = None,
+    helped: bool | None = None,
+) -> OrderView:
+    """Close an order with what came of it. `reason`: one of `CLOSE_REASONS`; `note`: what was found or done; `action`: the
+    advice that was followed, by its id, and whether it helped as far as that is known already.
 
     The reason counts as feedback on the alert where it says something of the rule (`USEFUL`). The same close again changes
     nothing. Raises `WorkOrderError` for an unknown reason, an empty note, and an order that was closed otherwise.
@@ -240,20 +252,39 @@ def close_order(store: Store, reference: str, reason: str, note: str, *, who: st
                 repository.add_feedback(
                     connection, Feedback(order.episode, order.rule, USEFUL[reason], reason, who, now)
                 )
+        if action is not None:
+            add_action(connection, ActionRow(order.episode, order.rule, action, who, now, note, helped))
     return show_order(store, reference, now=now)
+
+
+def record_action(
+    store: Store, episode: str, action: str, *, who: str, now: datetime, note: str = "", helped: bool | None = None
+) -> ActionRow:
+    """Keep that somebody did something about an alert; said again, the newest word counts. Raises `WorkOrderError`."""
+    with store.writing("alerts") as connection:
+        taken = ActionRow(episode, _rule_of(connection, episode), action, who, now, note, helped)
+        add_action(connection, taken)
+    return taken
 
 
 def give_feedback(store: Store, episode: str, *, is_useful: bool, reason: str, who: str, now: datetime) -> Feedback:
     """Keep what somebody thinks of an alert. Raises `WorkOrderError` when there is no such episode."""
     with store.writing("alerts") as connection:
-        rule = connection.execute(sa.select(episodes.c.rule).where(episodes.c.key == episode)).scalar_one_or_none()
-        if rule is None:
-            raise WorkOrderError(f"there is no episode {episode!r}; `metrics alerts show` lists those of an alert")
+        rule = _rule_of(connection, episode)
         if is_drill(rule):
             raise WorkOrderError(f"{episode!r} is a drill: it says nothing of a rule, so it takes no feedback")
         given = Feedback(episode, rule, is_useful, reason, who, now)
         repository.add_feedback(connection, given)
     return given
+
+
+def _rule_of(connection: Connection, episode: str) -> str:
+    rule: str | None = connection.execute(
+        sa.select(episodes.c.rule).where(episodes.c.key == episode)
+    ).scalar_one_or_none()
+    if rule is None:
+        raise WorkOrderError(f"there is no episode {episode!r}; `metrics alerts show` lists those of an alert")
+    return rule
 
 
 def list_feedback(store: Store, *, rule: str | None = None, episode: str | None = None) -> list[Feedback]:

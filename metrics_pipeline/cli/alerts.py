@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -29,6 +29,7 @@ from metrics_pipeline.cli.output import (
 from metrics_pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from metrics_pipeline.advice.told import Told
     from metrics_pipeline.alerts.story import Story
     from metrics_pipeline.alerts.work_orders import OrderView
     from metrics_pipeline.store.records import TransitionRow
@@ -36,10 +37,19 @@ if TYPE_CHECKING:
 app = typer.Typer(invoke_without_command=True, help="Alerts: what fires, what happened, what was sent.")
 orders_app = typer.Typer(no_args_is_help=True, help="Work orders: who does what about an alert, and what came of it.")
 
+ADVISED = "advised"
+"""What the event of an order says that holds its first advice."""
+OTHER = "other"
+"""An action that is in no playbook."""
+
 RuleOption = Annotated[str | None, typer.Option(help="Only of this rule.")]
 LimitOption = Annotated[int, typer.Option(min=1)]
 WhoOption = Annotated[
     str | None, typer.Option("--who", help="Who acts; default: METRICS_USER, else the user of this system.")
+]
+HelpedOption = Annotated[
+    bool | None,
+    typer.Option("--helped/--not-helped", help="Whether it helped; default: seen from what becomes of the alert."),
 ]
 OrderArgument = Annotated[str, typer.Argument(metavar="ORDER", help="Its number, or the episode.")]
 
@@ -133,6 +143,7 @@ def alerts_show(
     from metrics_pipeline.alerts.story import UnknownAlert, story_of
 
     settings = load_settings()
+    told: dict[str, Told] = {}
     with opened_door(settings) as door:
         try:
             story = story_of(door.store, key, now=door.now)
@@ -143,13 +154,20 @@ def alerts_show(
                 door.deny("read", key.partition("@")[0])
                 fail(f"there is no alert {key!r} that {door.viewer.person} may see")
             fail(str(error))
+        told = _told(door, [one.key for one in story.episodes])
     if as_json:
         found = story.as_json(settings.ui_url)
+        currency = settings.installation.currency
+        for row in found["episodes"]:
+            row.update(
+                told[row["key"]].as_json(currency=currency) if row["key"] in told else {"advice": [], "similar": []}
+            )
         for row in found["transitions"]:
             row["run_url"] = _run_link(row["run_id"], settings) if row["run_id"] else None
         print_json(found)
     else:
         _tell(story, settings)
+        _tell_advice(told, settings)
 
 
 @app.command(
@@ -203,6 +221,36 @@ def alerts_feedback(
     print_table("Feedback", rows, numbers=("useful", "not useful"))
 
 
+@app.command(
+    "did",
+    epilog="Example: [bold]metrics alerts did 'refund_rate_surge{region=华北}@2026-11-11T00:00' review_category_refunds "
+    "--helped --note 'batch stopped'[/bold]",
+)
+def alerts_did(
+    episode: Annotated[str, typer.Argument(help="The episode, as `metrics alerts show` names it.")],
+    action: Annotated[str, typer.Argument(help="What was done: an id of `metrics playbook list`, or other.")],
+    helped: HelpedOption = None,
+    *,
+    note: Annotated[str, typer.Option(help="In a few words.")] = "",
+    who: WhoOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what was done about an alert; advice on similar ones learns from whether it helped."""
+    from metrics_pipeline.alerts.work_orders import record_action
+
+    settings = load_settings()
+    _known_action(settings, action)
+    with opened_door(settings) as door, _told_plainly():
+        door.require_alerts("acknowledge", [episode])
+        who = door.acts_as(who, "--who")
+        kept = record_action(door.store, episode, action, who=who, now=door.now, note=note, helped=helped)
+    if as_json:
+        print_json(kept._asdict())
+    else:
+        said = {True: ", it helped", False: ", it did not help", None: ""}[kept.helped]
+        say(f"Kept: {kept.who} did {kept.action} about {kept.episode}{said}.")
+
+
 def _reach(door: CliDoor, limit: int) -> int:
     """How many rows are read so that `limit` are left of what the policy takes out."""
     return limit if door.is_open else max(limit, 100_000)
@@ -235,9 +283,29 @@ def _story_seen(door: CliDoor, story: Story) -> Story:
     )
 
 
+def _told(door: CliDoor, episodes: Sequence[str]) -> dict[str, Told]:
+    """The advice on episodes and what is remembered of similar ones, as whoever asks may see it."""
+    from metrics_pipeline.advice.told import told_of
+
+    with door.store.reading() as connection:
+        found = told_of(connection, episodes, now=door.now)
+    return {key: one.seen_by(door.sight) for key, one in found.items()}
+
+
 def _order_seen(door: CliDoor, view: OrderView) -> OrderView:
-    """An order without the slices that whoever asks may not know of, nor their number."""
-    if door.is_open or view.order.slices == 1:
+    """An order without the slices that whoever asks may not know of, nor their number, nor advice that rests on such."""
+    if door.is_open:
+        return view
+    if any(one.what == ADVISED for one in view.events):
+        told = _told(door, [view.order.episode]).get(view.order.episode)
+        known = [one.action_en for one in told.advice] if told is not None else []
+        view = replace(
+            view,
+            events=tuple(
+                one for one in view.events if one.what != ADVISED or any(text in one.detail for text in known)
+            ),
+        )
+    if view.order.slices == 1:
         return view
     from metrics_pipeline.alerts.work_orders import show_order
 
@@ -329,12 +397,18 @@ def orders_assign(
 
 @orders_app.command(
     "close",
-    epilog="Example: [bold]metrics orders close 12 --reason fixed --note 'carrier changed'[/bold]",
+    epilog="Examples: [bold]metrics orders close 12 --reason fixed --note 'carrier changed'[/bold] · [bold]metrics orders "
+    "close 12 --reason fixed --note 'order 4711 placed' --action restock --helped[/bold]",
 )
 def orders_close(
     order: OrderArgument,
     reason: Annotated[str, typer.Option(help="fixed, false_alarm, expected, duplicate or data_problem.")],
     note: Annotated[str, typer.Option(help="What was found, what was done.")],
+    *,
+    action: Annotated[
+        str | None, typer.Option(help="The advice that was followed: an id of `metrics playbook list`, or other.")
+    ] = None,
+    helped: HelpedOption = None,
     who: WhoOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -342,9 +416,14 @@ def orders_close(
     from metrics_pipeline.alerts.work_orders import close_order
 
     settings = load_settings()
+    if action is not None:
+        _known_action(settings, action)
+    elif helped is not None:
+        usage("say with --action what helped, or did not")
     with opened_door(settings) as door, _told_plainly():
         door.require_alerts("acknowledge", [_order(door, order).order.episode])
-        found = close_order(door.store, order, reason, note, who=door.acts_as(who, "--who"), now=door.now)
+        who = door.acts_as(who, "--who")
+        found = close_order(door.store, order, reason, note, who=who, now=door.now, action=action, helped=helped)
         found = _order_seen(door, found)
     _show_order(found, settings, as_json=as_json)
 
@@ -451,6 +530,31 @@ def _tell(story: Story, settings: Settings) -> None:
                 }
                 for said in story.feedback
             ],
+        )
+
+
+def _tell_advice(told: Mapping[str, Told], settings: Settings) -> None:
+    """What to do about each episode, and what was done about similar ones, in the installation's language."""
+    locale, currency = settings.locale, settings.installation.currency
+    for key, one in told.items():
+        for title, lines in (
+            ("What to do", one.lines(locale, currency=currency)),
+            ("Similar before", one.memory(locale)),
+        ):
+            if lines:
+                say(f"[bold]{title}[/bold]" + (f" ({key.rpartition('@')[2]})" if len(told) > 1 else ""))
+                for number, line in enumerate(lines, 1):
+                    typer.echo(f"{number}. {line}")
+
+
+def _known_action(settings: Settings, action: str) -> None:
+    """End with wrong usage when the playbook has no such entry."""
+    from metrics_pipeline.advice.load import load_playbook
+
+    entries = load_playbook(settings.rules_dir).entries
+    if action != OTHER and action not in entries:
+        usage(
+            f"there is no advice {action!r}{nearest(action, entries)}; `metrics playbook list` has them, or write {OTHER}"
         )
 
 

@@ -13,6 +13,7 @@ import dagster as dg
 
 from metrics_pipeline.alerts.apply import AppliedReport, apply_verdicts, retire_rules
 from metrics_pipeline.delivery.standing import Standing, masked, receivers_of
+from metrics_pipeline.orchestration.advising import Advised, advise
 from metrics_pipeline.orchestration.instance import WRITER_POOL
 from metrics_pipeline.orchestration.judging import Judgement, cards, judge, series_of
 from metrics_pipeline.orchestration.keys import EVALUATIONS_KEY, HOURLY, OUTBOX_KEY, SILENT_TAG
@@ -46,12 +47,18 @@ def build_outbox_asset(project: Project) -> dg.AssetsDefinition:
         is_hourly = tags.get("metrics/kind") == HOURLY
         silent = tags.get(SILENT_TAG) == "true" or DAGSTER_BACKFILL_TAG in tags
         report = apply_judgement(project, judgement, silent=silent, run_id=context.run_id)
+        advised = Advised() if silent else advise(project)
         if not is_hourly:  # an hourly run leaves the daily tables as they were
             forget_published(project, judgement)
         found, told = _deliveries(project, report.notifications)
         context.instance.add_run_tags(context.run_id, {"metrics/messages": str(len(report.notifications))})
         return dg.MaterializeResult(
-            metadata={**_metadata(report, silent=silent), **told, **standing_metadata(found)},
+            metadata={
+                **_metadata(report, silent=silent),
+                **_advice_metadata(advised),
+                **told,
+                **standing_metadata(found),
+            },
             check_results=[check_result(found)],
         )
 
@@ -107,6 +114,11 @@ def _deliveries(project: Project, keys: Sequence[str]) -> tuple[Standing, dict[s
         "messages_by_channel": dg.MetadataValue.json(dict(sorted(by_channel.items()))),
         "messages_by_receiver": dg.MetadataValue.json(dict(sorted(by_receiver.items()))),
     }
+
+
+def _advice_metadata(advised: Advised) -> dict[str, Any]:
+    wrong = {"advice_problems": "\n".join(advised.problems)} if advised.problems else {}
+    return {"advised": len(advised.episodes), **wrong}
 
 
 def _metadata(report: AppliedReport, *, silent: bool) -> dict[str, Any]:

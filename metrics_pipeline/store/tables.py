@@ -277,6 +277,38 @@ episode_feedback = sa.Table(
     sa.Column("at", Instant, nullable=False),
 )
 
+episode_advice = sa.Table(
+    "episode_advice",
+    metadata,
+    _text("episode", primary_key=True),
+    _text("rule", index=True),
+    _text("metric"),
+    _text("grain"),
+    _text("direction"),
+    _number("change"),
+    _number("onset_days"),
+    sa.Column("elements", sa.JSON, nullable=False),
+    sa.Column("advice", sa.JSON, nullable=False),
+    sa.Column("similar", sa.JSON, nullable=False),
+    _text("data_version"),
+    sa.Column("at", Instant, nullable=False),
+    comment="What was advised about an episode, and what later episodes are compared with it by.",
+)
+
+episode_actions = sa.Table(
+    "episode_actions",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    _text("episode", index=True),
+    _text("rule"),
+    _text("action", index=True),
+    _text("who"),
+    sa.Column("at", Instant, nullable=False),
+    _text("note"),
+    sa.Column("helped", sa.Boolean),
+    comment="What was done about an episode, and whether it helped as far as somebody said so.",
+)
+
 dispatch_groups = sa.Table(
     "dispatch_groups",
     metadata,

@@ -156,9 +156,10 @@ def _holds(entry: Entry, evidence: list[Evidence]) -> bool:
     alerts = [one for one in moved("alert", when.alert) if not when.change or abs(one.change or 0.0) >= when.change]
     needs = [bool(alerts)]
     if when.cause:
+        inside = alerts and set(when.cause.dimension) <= set(dict(alerts[0].elements))
         needs.append(
             any(
-                one.kind in ("slice", "cause")
+                one.kind in (("slice",) if inside else ("slice", "cause"))
                 and one.share >= when.cause.share
                 and set(when.cause.dimension) <= set(dict(one.elements))
                 for one in evidence

@@ -141,3 +141,77 @@ def test_the_other_verbs_answer(home):
     assert "escalate" in run("alerts", "history")[1]
     assert "all_resolved" in run("alerts", "messages")[1]
     assert run("orders", "--help")[0] == 0
+
+
+@pytest.fixture
+def advised(home):
+    """The story of `home` with a second episode on another slice, and advice on it."""
+    from types import SimpleNamespace
+
+    from metrics_pipeline.advice.attach import attach
+    from metrics_pipeline.advice.load import load_playbook
+
+    settings = load_settings()
+    store = open_store(settings)
+    cards = {"refund_rate_surge": make_card()}
+    apply_verdicts(store, [make_verdict("red", 9)], cards, receivers=RECEIVERS, now=NOW + timedelta(days=9))
+    names = {"refund_rate": SimpleNamespace(name_zh="退款率", name_en="Refund rate", unit="ratio")}
+    playbook = home / "playbook"
+    playbook.mkdir()
+    (playbook / "_playbook.yml").write_text(
+        """entries:
+  - id: call_region
+    when: {alert: [refund_rate up], cause: {dimension: region}}
+    action_zh: 联系 {region} 大区
+    action_en: Call region {region}
+    owner: after-sales
+    effect_zh: 回落
+    effect_en: It falls
+""",
+        "utf-8",
+    )
+    entries = load_playbook(playbook).entries.values()
+    attach(store, entries, names, cards, now=NOW + timedelta(days=9))
+    store.close()
+    return f"{INSTANCE}@2025-11-20T00:00"
+
+
+def test_show_says_what_to_do_and_what_was_done_before(advised, monkeypatch):
+    monkeypatch.setenv("METRICS_RULES_DIR", str(load_settings().home / "playbook"))
+    code, out, err = run(
+        "orders", "close", EPISODE, "--reason", "fixed", "--note", "换承运商", "--action", "call_region"
+    )
+    assert (code, err) == (0, "")
+    code, out, _ = run("alerts", "show", advised)
+    assert code == 0
+    assert "1. 联系 华北 大区（after-sales）。依据：退款率（地区=华北） 13.2%。" in out
+    assert "2025-11-11 refund_rate_surge（地区=华北" in out
+    assert "处理：call_region；已修复：换承运商" in out
+    [shown] = json.loads(run("alerts", "show", advised, "--json")[1])["episodes"]
+    assert [one["entry"] for one in shown["advice"]] == ["call_region"]
+    assert shown["similar"][0]["episode"] == EPISODE
+    assert shown["similar"][0]["distance"].keys() == {"metric", "place", "direction", "size", "onset"}
+    _, out, _ = run("orders", "show", advised)
+    assert "advised" in out
+    assert "Call region 华北" in out
+
+
+def test_what_was_done_is_kept_by_its_id_and_once(advised, monkeypatch):
+    monkeypatch.setenv("METRICS_RULES_DIR", str(load_settings().home / "playbook"))
+    code, _, err = run("alerts", "did", advised, "call_regions")
+    assert (code, "did you mean 'call_region'" in err) == (2, True)
+    assert run("alerts", "did", advised, "call_region", "--helped")[0] == 0
+    code, out, _ = run("alerts", "did", advised, "call_region", "--not-helped", "--json")
+    assert (code, json.loads(out)["helped"]) == (0, False)
+    assert run("alerts", "did", advised, "other", "--note", "price test ended")[0] == 0
+    code, _, err = run("alerts", "did", "nothing{all=all}@2025-01-01T00:00", "other")
+    assert (code, "there is no episode" in err) == (1, True)
+    code, _, err = run("orders", "close", advised, "--reason", "fixed", "--note", "x", "--helped")
+    assert (code, "--action" in err) == (2, True)
+    from metrics_pipeline.store.advice import actions_of
+
+    store = open_store(load_settings())
+    with store.reading() as connection:
+        kept = {one.action: one.helped for one in actions_of(connection, [advised])}
+    store.close()
+    assert kept == {"call_region": False, "other": None}

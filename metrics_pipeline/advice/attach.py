@@ -1,0 +1,302 @@
+"""The advice of what fires, kept with its episodes: computed once a night, read by every door.
+
+For the worst alerts of a tick: evidence from the alert, its diagnosis and what fires beside it; similar past episodes; the
+playbook. Re-run safe: an episode has one row, and one that would say the same is left alone. The work order of an episode
+gets the first advice as an event.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import combinations
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from metrics_pipeline.advice.evidence import AlertFacts, Evidence, Firing, Named, evidence_of, with_names
+from metrics_pipeline.advice.memory import Case, Similar, similar
+from metrics_pipeline.advice.outcome import Handlings
+from metrics_pipeline.advice.playbook import Entry
+from metrics_pipeline.advice.recommend import Advice, Record, recommend
+from metrics_pipeline.alerts.notice import RuleCard, severity
+from metrics_pipeline.alerts.state import RANK
+from metrics_pipeline.alerts.work_orders import SYSTEM
+from metrics_pipeline.diagnosis.model import Diagnosis
+from metrics_pipeline.store import Store
+from metrics_pipeline.store import advice as rows
+from metrics_pipeline.store import work_orders as order_rows
+from metrics_pipeline.store.advice import AdviceRow, PastRow
+from metrics_pipeline.store.bulk import read_rows
+from metrics_pipeline.store.records import Instance, OrderEvent
+from metrics_pipeline.store.tables import alert_instances
+
+MOST_ALERTS: Final = 500
+"""Alerts of one night that are advised on, the worst first: who gets more has no use for advice on each."""
+COMPARED: Final = 40
+"""Similar past episodes that count for what helped before."""
+TOLD: Final = 3
+"""Of them, those that are kept to be told."""
+_EXPECTING: Final = ("band", "anomaly", "pct_change", "forecast")
+"""Families of expressions whose baseline is what the value is expected to be."""
+
+
+def attach(
+    store: Store,
+    entries: Iterable[Entry],
+    metrics: Mapping[str, Named],
+    cards: Mapping[str, RuleCard],
+    *,
+    diagnoses: Mapping[str, Diagnosis] | None = None,
+    now: datetime,
+    most: int = MOST_ALERTS,
+) -> tuple[str, ...]:
+    """Advise on what fires now; returns the episodes whose advice is new or has changed.
+
+    `diagnoses`: by episode. `cards`: of every rule that can fire; alerts that no rule computes get no advice.
+    """
+    book = list(entries)
+    known = diagnoses or {}
+    with store.writing("alerts") as connection:
+        firing = [one for one in _firing(connection) if one.rule in cards and cards[one.rule].metric]
+        worst = sorted(firing, key=severity)[:most]
+        if not worst:
+            return ()
+        facts = {str(one.episode): facts_of(one, cards[one.rule]) for one in worst}
+        beside = Beside.of(facts_of(one, cards[one.rule]) for one in firing)
+        evidence = {
+            key: with_names(evidence_of(one, known.get(key), beside.of_slice(one)), metrics)
+            for key, one in facts.items()
+        }
+        cases = {key: case_of(facts[key], evidence[key], known.get(key)) for key in facts}
+        past = Past.read(connection, facts, cases, cards, now=now)
+        before = rows.advice_of(connection, facts)
+        changed: list[AdviceRow] = []
+        for key, one in facts.items():
+            advice = recommend(evidence[key], book, records=past.records(key))
+            row = _row(one, cases[key], advice, past, known.get(key), now=now)
+            old = before.get(key)
+            if old is None or old._replace(at=now) != row:
+                changed.append(row)
+        rows.save_advice(connection, changed)
+        _note_orders(connection, changed, before, now=now)
+    return tuple(row.episode for row in changed)
+
+
+def facts_of(one: Instance, card: RuleCard) -> AlertFacts:
+    """The alert of an instance with an open episode."""
+    assert one.episode is not None
+    family = card.expression.partition("(")[0]
+    expected = one.baseline if family in _EXPECTING else None
+    period = one.data_period or one.last_period or one.since_period
+    assert period is not None
+    return AlertFacts(
+        episode=one.episode,
+        rule=one.rule,
+        metric=card.metric,
+        dimension=one.dimension,
+        member=one.member,
+        grain=one.grain,
+        tier=one.tier,
+        direction=_direction(one, card, expected),
+        period=period,
+        observed=one.value,
+        expected=expected,
+    )
+
+
+def case_of(alert: AlertFacts, evidence: Iterable[Evidence], diagnosis: Diagnosis | None) -> Case:
+    """What an episode is compared by."""
+    found = list(evidence)
+    onset = None
+    if diagnosis is not None and diagnosis.since is not None:
+        onset = float(max((alert.period.date() - diagnosis.since.day).days, 0))
+    return Case(
+        metric=alert.metric,
+        direction=found[0].direction if found else alert.direction,
+        change=found[0].change if found else None,
+        onset_days=onset,
+        elements=frozenset(
+            f"{name}={member}" for one in found if one.kind in ("slice", "cause") for name, member in one.elements
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What fires, by slice; and the worst of each metric anywhere, for alerts on the total."""
+
+    by_slice: Mapping[tuple[str, str, datetime], Sequence[Firing]] = field(default_factory=dict)
+    worst: Mapping[datetime, Sequence[Firing]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, alerts: Iterable[AlertFacts]) -> Beside:
+        by_slice: dict[tuple[str, str, datetime], list[Firing]] = defaultdict(list)
+        worst: dict[tuple[datetime, str], Firing] = {}
+        for one in alerts:
+            day = _day(one.period)
+            told = Firing(one.metric, one.dimension, one.member, one.tier, one.direction, one.observed, one.expected)
+            by_slice[one.dimension, one.member, day].append(told)
+            other = worst.get((day, one.metric))
+            if other is None or RANK[told.tier] > RANK[other.tier]:
+                worst[day, one.metric] = told
+        by_day: dict[datetime, list[Firing]] = defaultdict(list)
+        for (day, _), told in worst.items():
+            by_day[day].append(told)
+        return cls(by_slice, by_day)
+
+    def of_slice(self, alert: AlertFacts) -> list[Firing]:
+        """Other metrics that fire on the same day on the alert's slice, a coarser one or, for the total, anywhere."""
+        day = _day(alert.period)
+        found = list(self.worst.get(day, ())) if not alert.elements else []
+        for size in range(len(alert.elements) + 1):
+            for some in combinations(alert.elements, size):
+                slice_ = ("|".join(name for name, _ in some) or "all", "|".join(member for _, member in some) or "all")
+                found += self.by_slice.get((*slice_, day), ())
+        kept: dict[str, Firing] = {}
+        for one in found:
+            if one.metric != alert.metric:
+                kept.setdefault(one.metric, one)
+        return list(kept.values())
+
+
+@dataclass(frozen=True)
+class Past:
+    """What the past says about the episodes of now."""
+
+    episodes: Sequence[PastRow] = ()
+    likes: Mapping[str, Sequence[Similar]] = field(default_factory=dict)
+    """Episode of now → positions of similar ones."""
+    handlings: Handlings = field(default_factory=Handlings)
+
+    @classmethod
+    def read(
+        cls,
+        connection: Connection,
+        alerts: Mapping[str, AlertFacts],
+        cases: Mapping[str, Case],
+        cards: Mapping[str, RuleCard],
+        *,
+        now: datetime,
+    ) -> Past:
+        """Past episodes of the same metrics and of those they are made of (or that are made of them)."""
+        wanted = {one.metric for one in alerts.values()}
+        related = {card.metric: frozenset(card.upstream) for card in cards.values()}
+        rules = [
+            card.id
+            for card in cards.values()
+            if card.metric in wanted
+            or not wanted.isdisjoint(card.upstream)
+            or any(card.metric in related.get(metric, ()) for metric in wanted)
+        ]
+        latest = max(one.period for one in alerts.values())
+        found = rows.past_episodes(connection, rules, before=latest)
+        past = [past_case(row, cards) for row in found]
+        keys = list(alerts)
+        likes = {}
+        for key, some in zip(keys, similar([cases[key] for key in keys], past, related, most=COMPARED), strict=True):
+            first = _first_period(key)
+            likes[key] = [
+                one for one in some if found[one.position].episode != key and found[one.position].first_period < first
+            ]
+        every = {found[one.position].episode for some in likes.values() for one in some}
+        return cls(found, likes, Handlings.read(connection, every, now=now))
+
+    def records(self, key: str) -> dict[str, Record]:
+        """Action → what came of it in episodes like this one."""
+        return self.handlings.records({self.episodes[one.position].episode: one.similarity for one in self.likes[key]})
+
+    def told(self, key: str) -> list[dict[str, object]]:
+        """The most similar episodes, of equals those of which something is known first."""
+
+        def known(one: Similar) -> tuple[bool, float]:
+            handling = self.handlings.by_episode.get(self.episodes[one.position].episode)
+            return handling is None or not (
+                handling.done or (handling.order and handling.order.close_note)
+            ), -one.similarity
+
+        return [
+            {"episode": self.episodes[one.position].episode, "similarity": one.similarity, "parts": dict(one.parts)}
+            for one in sorted(self.likes[key], key=known)[:TOLD]
+        ]
+
+
+def past_case(row: PastRow, cards: Mapping[str, RuleCard]) -> Case:
+    """A past episode as it is compared; one that was never advised on is known by its rule and slice."""
+    slice_ = row.instance.partition("{")[2].removesuffix("}")
+    dimension, _, member = slice_.partition("=")
+    names, members = dimension.split("|"), member.split("|")
+    own = (
+        []
+        if dimension == "all" or len(names) != len(members)
+        else [f"{n}={m}" for n, m in zip(names, members, strict=True)]
+    )
+    card = cards.get(row.rule)
+    return Case(
+        metric=row.metric or (card.metric if card is not None else ""),
+        direction=row.direction or (_by_threshold(card) if card is not None else ""),
+        change=row.change,
+        onset_days=row.onset_days,
+        elements=frozenset(own if row.elements is None else row.elements),
+    )
+
+
+def _row(
+    alert: AlertFacts, case: Case, advice: Sequence[Advice], past: Past, diagnosis: Diagnosis | None, *, now: datetime
+) -> AdviceRow:
+    return AdviceRow(
+        episode=alert.episode,
+        rule=alert.rule,
+        metric=alert.metric,
+        grain=alert.grain,
+        direction=case.direction,
+        change=case.change,
+        onset_days=case.onset_days,
+        elements=sorted(case.elements),
+        advice=[one.to_json() for one in advice],
+        similar=past.told(alert.episode),
+        data_version="" if diagnosis is None else diagnosis.data_version,
+        at=now,
+    )
+
+
+def _note_orders(
+    connection: Connection, changed: Iterable[AdviceRow], before: Mapping[str, AdviceRow], *, now: datetime
+) -> None:
+    """The first advice as an event of the order that is about the episode, when it is new."""
+    told = {row.episode: Advice.from_json(row.advice[0]) for row in changed if row.advice}
+    orders = order_rows.by_episode(connection, told)
+    for key, first in told.items():
+        order, old = orders.get(key), before.get(key)
+        is_new = old is None or not old.advice or old.advice[0]["action_en"] != first.action_en
+        if order is not None and order.episode == key and order.state != "closed" and is_new:
+            detail = f"{first.action_zh} · {first.action_en} ({first.owner}; {first.entry})"
+            order_rows.add_event(connection, OrderEvent(key, now, SYSTEM, "advised", detail))
+
+
+def _firing(connection: Connection) -> list[Instance]:
+    table = alert_instances.c
+    query = sa.select(alert_instances).where(table.state == "firing", table.episode.is_not(None))
+    return [one for one in read_rows(connection, query, Instance._make) if one.data_period or one.last_period]
+
+
+def _direction(one: Instance, card: RuleCard, expected: float | None) -> str:
+    if expected is not None and one.value is not None and one.value != expected:
+        return "up" if one.value > expected else "down"
+    return _by_threshold(card)
+
+
+def _by_threshold(card: RuleCard) -> str:
+    signs = {text.strip()[:1] for text in (card.yellow_if, card.red_if) if text.strip()}
+    return "up" if signs == {">"} else "down" if signs == {"<"} else ""
+
+
+def _day(period: datetime) -> datetime:
+    return period.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _first_period(episode: str) -> datetime:
+    return datetime.fromisoformat(episode.rpartition("@")[2])
