@@ -116,10 +116,16 @@ class Table(BaseModel):
         """The column that says when it happened; None for a dimension."""
         return None if self.clock is None else self.column(self.clock)
 
+    @property
+    def load_columns(self) -> dict[str, str]:
+        """Columns that every load writes beside the contract's, with their types; clocks are UTC."""
+        fingerprint = {"_fingerprint": "UBIGINT"} if self.kind == "dimension" else {}
+        return {"_batch_id": "VARCHAR", "_loaded_at": "TIMESTAMP", **fingerprint}
+
     def create_statement(self, schema: str = "raw") -> str:
-        """DDL of the table in the build file: the contract's columns, then `_batch_id` and `_loaded_at` (UTC)."""
+        """DDL of the table in the build file: the contract's columns, then those of the load (`load_columns`)."""
         columns = [f"{column.name} {column.duckdb_type}" for column in self.columns]
-        columns += ["_batch_id VARCHAR", "_loaded_at TIMESTAMP"]
+        columns += [f"{name} {data_type}" for name, data_type in self.load_columns.items()]
         return f"CREATE TABLE IF NOT EXISTS {schema}.{self.name} (\n  " + ",\n  ".join(columns) + "\n)"
 
 
@@ -176,6 +182,7 @@ _COVERAGE_COLUMNS = {
 _LOAD_COLUMNS = {
     "_batch_id": Text(en="Batch that delivered the row.", zh="交付该行的批次。"),
     "_loaded_at": Text(en="When the row was last written (UTC).", zh="最近写入时间(UTC)。"),
+    "_fingerprint": Text(en="The row as it was delivered, as a number.", zh="交付原文的指纹。"),
 }
 
 
@@ -255,8 +262,8 @@ def dbt_sources_yaml(contract: Contract | None = None) -> str:
             lines += _dbt_column(column.name, column.description, column.duckdb_type)
             if column.pii:
                 lines.append("            config: {meta: {pii: true}}")
-        lines += _dbt_column("_batch_id", _LOAD_COLUMNS["_batch_id"], "VARCHAR")
-        lines += _dbt_column("_loaded_at", _LOAD_COLUMNS["_loaded_at"], "TIMESTAMP")
+        for name, data_type in table.load_columns.items():
+            lines += _dbt_column(name, _LOAD_COLUMNS[name], data_type)
     lines += [
         "      - name: _coverage",
         "        description: Spans for which each raw table is complete. 各原始表的完整区间。",

@@ -118,12 +118,13 @@ def ensure_raw_schema(con: DuckDBPyConnection, contract: Contract | None = None)
         ).fetchall()
     }
     for table in contract.tables:
-        for column in table.columns:
-            data_type = found.get((table.name, column.name))
+        wanted = {column.name: column.duckdb_type for column in table.columns} | table.load_columns
+        for name, wanted_type in wanted.items():
+            data_type = found.get((table.name, name))
             if data_type is None:
-                con.execute(f"ALTER TABLE raw.{table.name} ADD COLUMN {column.name} {column.duckdb_type}")
-            elif data_type != column.duckdb_type:
+                con.execute(f"ALTER TABLE raw.{table.name} ADD COLUMN {name} {wanted_type}")
+            elif data_type != wanted_type:
                 raise BuildError(
-                    f"raw.{table.name}.{column.name} is {data_type} in the build file, {column.duckdb_type} in the "
+                    f"raw.{table.name}.{name} is {data_type} in the build file, {wanted_type} in the "
                     "contract. Move the build file away and load again, or change the contract back."
                 )

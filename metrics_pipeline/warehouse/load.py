@@ -4,10 +4,14 @@ A batch is read once into a temporary table, where every rule of the contract is
 goes to `raw._quarantine` with all its reasons and masked personal data. Accepted rows replace rows of the same key,
 searched only within the clock ranges of the batch, so that a nightly load costs the same in the tenth year as in the
 first. Rows that are already there in the same words are left alone: loading a window twice changes nothing.
+
+A dimension is delivered whole every time. Each of its rows keeps a fingerprint of what was delivered and of the contract
+that judged it; a row delivered with the same fingerprint again is passed over before it is cast, checked or hashed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -262,13 +266,15 @@ class _TableLoader:
         days: set[date] = set()
         self.con.execute("BEGIN TRANSACTION")
         try:
-            self.personal.cover(self.con, f"raw.{self.table.name}", self._personal_texts())
+            written = "true" if self.table.clock else "_fingerprint IS NULL"
+            self.personal.cover(self.con, f"raw.{self.table.name}", self._personal_texts(), written=written)
             for number, delivery in enumerate(deliveries, 1):
                 try:
+                    known = self._pass_over_known(delivery)
                     self._cast_and_check(delivery)
                 except duckdb.Error as error:
                     raise _unreadable(self.source, self.table, delivery.batch, error) from None
-                batch_counts, batch_days = self._take(delivery.batch)
+                batch_counts, batch_days = self._take(delivery.batch, known)
                 for name, count in batch_counts.items():
                     counts[name] += count
                 days |= batch_days
@@ -277,6 +283,7 @@ class _TableLoader:
             self._remember_touched(days)
             coverage = self._remember_coverage()
             self.con.execute("DROP TABLE IF EXISTS temp._checked")
+            self.con.execute("DROP TABLE IF EXISTS temp._delivered")
             self.con.execute("COMMIT")
         except BaseException as error:
             with suppress(duckdb.Error):
@@ -304,15 +311,59 @@ class _TableLoader:
             seconds=time.perf_counter() - started,
         )
 
+    # -- what is known in the same words ---------------------------------------------------------------------------
+
+    def _pass_over_known(self, delivery: _Delivery) -> tuple[int, int]:
+        """Find the rows of a dimension that are there as delivered; returns how many rows and how many keys.
+
+        A key that also came in other words is not among them: its rows are judged together. Leaves `temp._delivered`.
+        """
+        if self.table.clock:
+            return 0, 0
+        keys = ", ".join(f"{_cast(self.table.column(name), delivery.types[name])} AS {name}" for name in self.table.key)
+        self.con.execute(
+            f"""
+            CREATE OR REPLACE TEMP TABLE _delivered AS
+            WITH given AS (SELECT {_originals(self._given(delivery))} FROM ({delivery.batch.query}) AS batch),
+            new AS (SELECT {keys}, {self._fingerprint(delivery)} AS _fingerprint FROM given)
+            SELECT {self.key}, old.rowid AS row_id, new._fingerprint IS NOT DISTINCT FROM old._fingerprint AS is_known
+            FROM new LEFT JOIN raw.{self.table.name} AS old USING ({self.key})
+            """,
+            list(delivery.batch.parameters),
+        )
+        rows, distinct = self._row(
+            "SELECT count(*), count(DISTINCT row_id) FROM temp._delivered"
+            f" WHERE is_known AND ({self.key}) NOT IN ({self._fresh_keys()})"
+        )
+        return rows, distinct
+
+    def _fresh_keys(self) -> str:
+        given = " AND ".join(f"{name} IS NOT NULL" for name in self.table.key)
+        return f"SELECT {self.key} FROM temp._delivered WHERE NOT is_known AND {given}"
+
+    def _fingerprint(self, delivery: _Delivery) -> str:
+        """A SQL expression over what was delivered: a number for its words, their types, the contract and the treatment."""
+        if self.table.clock:
+            return "NULL"
+        judged_by = hashlib.sha256(repr((self.table, sorted(delivery.types.items()))).encode()).hexdigest()
+        words = ", ".join(
+            f"coalesce(CAST(r_{column.name} AS VARCHAR), chr(30))"
+            for column in self._given(delivery)
+            if not column.pii or self.personal.treatment != "drop"
+        )
+        return self.personal.fingerprint(f"concat_ws(chr(31), '{judged_by}', {words})")
+
+    def _given(self, delivery: _Delivery) -> list[Column]:
+        return [column for column in self.table.columns if column.name in delivery.types]
+
     # -- cast and check: one pass over the batch -------------------------------------------------------------------
 
     def _cast_and_check(self, delivery: _Delivery) -> None:
         rules = [rule for column in self.table.columns for rule in self._rules(column, delivery.types)]
         broken = " OR ".join(f"({condition})" for condition, _ in rules)
         reasons = ", ".join(f"CASE WHEN {condition} THEN '{reason}' END" for condition, reason in rules)
-        given = [column for column in self.table.columns if column.name in delivery.types]
+        given = self._given(delivery)
         original = ", ".join(f"r_{column.name} := {_shown(column, f'r_{column.name}')}" for column in given)
-        originals = ", ".join(f"{column.name} AS r_{column.name}" for column in given)
         casts = ", ".join(
             f"{_cast(column, delivery.types[column.name])} AS {column.name}"
             if column.name in delivery.types
@@ -322,14 +373,19 @@ class _TableLoader:
         kept = ", ".join(
             f"{self._kept_of(column)} AS {column.name}" if column.pii else column.name for column in self.table.columns
         )
+        unknown = "true"
+        if not self.table.clock:
+            keyless = " OR ".join(f"{name} IS NULL" for name in self.table.key)
+            unknown = f"({self.key}) IN ({self._fresh_keys()}) OR {keyless}"
         self.con.execute(
             f"""
             CREATE OR REPLACE TEMP TABLE _checked AS
-            WITH given AS (SELECT {originals} FROM ({delivery.batch.query}) AS batch),
-            typed AS (SELECT *, {casts} FROM given),
+            WITH given AS (SELECT {_originals(given)} FROM ({delivery.batch.query}) AS batch),
+            typed AS (SELECT * FROM (SELECT *, {casts} FROM given) AS cast_row WHERE {unknown}),
             judged AS (SELECT *, ({broken}) IS TRUE AS is_broken FROM typed)
             SELECT
               {kept},
+              {self._fingerprint(delivery)} AS _fingerprint,
               CASE WHEN is_broken THEN concat_ws('; ', {reasons}) END AS _reason,
               CASE WHEN is_broken
                 THEN regexp_replace(CAST(to_json(struct_pack({original})) AS VARCHAR), '"r_([a-z0-9_]+)":', '"\\1":', 'g')
@@ -379,7 +435,7 @@ class _TableLoader:
 
     # -- quarantine | accept ---------------------------------------------------------------------------------------
 
-    def _take(self, batch: Batch) -> tuple[dict[str, int], set[date]]:
+    def _take(self, batch: Batch, known: tuple[int, int]) -> tuple[dict[str, int], set[date]]:
         clock = self.table.clock
         read, good, distinct = self._row(
             f"SELECT count(*), count(*) FILTER (_reason IS NULL),"
@@ -401,6 +457,8 @@ class _TableLoader:
         bounds = f"min({clock}), max({clock})" if clock else "min(NULL), max(NULL)"
         clock_min, clock_max = self._row(f"SELECT {bounds} FROM temp._checked WHERE _reason IS NULL")
         accepted, days = self._upsert(batch)
+        read += known[0]
+        duplicate += known[0] - known[1]
         counts = {
             "read": read,
             "accepted": accepted,
@@ -520,9 +578,17 @@ class _TableLoader:
                 self.con.execute(
                     f"DELETE FROM raw.{table.name} WHERE rowid IN ({changed})" + (f" AND ({within})" if within else "")
                 )
+        # The contract may have changed since, or the fingerprint is the first of its row.
+        if not clock and not is_fresh:
+            self.con.execute(
+                f"UPDATE raw.{table.name} AS old SET _fingerprint = new._fingerprint"
+                " FROM temp._matched AS matched JOIN temp._checked AS new ON new.rowid = matched.new_id"
+                " WHERE old.rowid = matched.old_id AND matched.is_same"
+            )
+        written = f"{self.columns}, " + ("" if clock else "_fingerprint, ")
         (inserted,) = self._row(
-            f"INSERT INTO raw.{table.name} ({self.columns}, _batch_id, _loaded_at)"
-            f" SELECT {self.columns}, ?, ? FROM temp._checked WHERE {kept}",
+            f"INSERT INTO raw.{table.name} ({written}_batch_id, _loaded_at)"
+            f" SELECT {written}?, ? FROM temp._checked WHERE {kept}",
             [batch.batch_id, self.now],
         )
         if not is_fresh:
@@ -623,6 +689,10 @@ def intersect_spans(left: Iterable[Span], right: Iterable[Span]) -> list[Span]:
         ),
         key=lambda item: item.start,
     )
+
+
+def _originals(given: Iterable[Column]) -> str:
+    return ", ".join(f"{column.name} AS r_{column.name}" for column in given)
 
 
 def _cast(column: Column, given: str) -> str:

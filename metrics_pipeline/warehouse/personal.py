@@ -47,12 +47,21 @@ class PersonalData:
         inner = f"unhex(sha256(getvariable('personal_inner') || {text}))"
         return f"CASE WHEN trim({expression}) <> '' THEN sha256(getvariable('personal_outer') || {inner}) END"
 
-    def cover(self, con: DuckDBPyConnection, table: str, columns: Sequence[str]) -> None:
-        """Treat what an earlier release wrote in clear, or another treatment left."""
+    def fingerprint(self, text: str) -> str:
+        """A SQL expression: a text as a number that tells nobody without the key what it was; equal texts stay equal."""
+        if self.treatment == "drop":
+            return f"hash({text})"
+        return f"hash(sha256(getvariable('personal_inner') || encode({text})))"
+
+    def cover(self, con: DuckDBPyConnection, table: str, columns: Sequence[str], *, written: str = "true") -> None:
+        """Treat what an earlier release wrote in clear, or another treatment left.
+
+        `written`: a condition on the rows that may be untreated after a load that hashes.
+        """
         for column in columns:
             untreated = f"{column} IS NOT NULL"
             if self.treatment == "hash":
-                untreated += f" AND NOT regexp_full_match({column}, '[0-9a-f]{{64}}')"
+                untreated += f" AND {written} AND NOT regexp_full_match({column}, '[0-9a-f]{{64}}')"
             con.execute(f"UPDATE {table} SET {column} = {self.value(column)} WHERE {untreated}")
 
 

@@ -11,7 +11,9 @@ import duckdb
 import pytest
 from duckdb import DuckDBPyConnection
 
+from metrics_pipeline.sources.contract import Contract, load_contract
 from metrics_pipeline.sources.source import Batch, SourceError, Span
+from metrics_pipeline.warehouse import load as load_module
 from metrics_pipeline.warehouse.build import BuildError, connect_build
 from metrics_pipeline.warehouse.load import (
     LoadReport,
@@ -113,6 +115,59 @@ def test_a_dimension_is_replaced_by_key_and_touches_no_day(con: DuckDBPyConnecti
     report = run(con, second).table("products")
     assert (report.rows_accepted, report.rows_unchanged, report.touched_days) == (1, 1, ())
     assert con.execute("SELECT count(*) FROM raw.products").fetchone() == (4,)
+
+
+def products(*rows: str) -> LiteralSource:
+    return LiteralSource(
+        {"products": f"SELECT * FROM (VALUES {', '.join(rows)}) AS given(product_id, name, unit_cost)"}
+    )
+
+
+def test_a_row_of_a_dimension_that_is_known_in_the_same_words_is_not_judged_again(con: DuckDBPyConnection) -> None:
+    run(con, products("('p1', 'Tea', 1.5)", "('p2', NULL, 2)"))
+    con.execute("UPDATE raw.products SET name = 'Coffee'")  # would be seen by who compares the values
+    report = run(con, products("('p1', 'Tea', 1.5)", "('p2', NULL, 2)", "('p3', 'Rice', 3)")).table("products")
+    assert (report.rows_read, report.rows_unchanged, report.rows_accepted) == (3, 2, 1)
+    assert con.execute("SELECT name FROM raw.products ORDER BY ALL").fetchall() == [("Coffee",), ("Coffee",), ("Rice",)]
+
+
+def test_a_dimension_goes_back_to_an_earlier_word(con: DuckDBPyConnection) -> None:
+    for name in ("Tea", "Coffee", "Tea"):
+        assert run(con, products(f"('p1', '{name}', 1.5)")).table("products").rows_accepted == 1
+    assert con.execute("SELECT name FROM raw.products").fetchall() == [("Tea",)]
+
+
+def test_known_rows_that_repeat_are_duplicates_and_those_with_another_value_beside_them_are_a_conflict(
+    con: DuckDBPyConnection,
+) -> None:
+    run(con, products("('p1', 'Tea', 1.5)", "('p2', 'Rice', 2)"))
+    report = run(
+        con, products("('p1', 'Tea', 1.5)", "('p1', 'Tea', 1.5)", "('p2', 'Rice', 2)", "('p2', 'Rice', 9)")
+    ).table("products")
+    assert (report.rows_unchanged, report.rows_duplicate, report.rows_quarantined) == (1, 1, 2)
+    assert quarantine(con) == [("p2", "key product_id: delivered more than once with different values")] * 2
+    assert con.execute("SELECT unit_cost FROM raw.products ORDER BY ALL").fetchall() == [(Decimal("1.50"),), (2,)]
+
+
+def test_known_rows_do_not_hide_a_row_without_a_key(con: DuckDBPyConnection) -> None:
+    run(con, products("('p1', 'Tea', 1.5)"))
+    report = run(con, products("('p1', 'Tea', 1.5)", "(NULL, 'Rice', 1)")).table("products")
+    assert (report.rows_unchanged, report.rows_quarantined) == (1, 1)
+
+
+def test_a_changed_contract_judges_known_rows_again_and_then_knows_them(
+    con: DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = products("('p1', 'Tea', 1.5)", "('p2', 'Rice', 200)")
+    run(con, source)
+    contract = load_contract()
+    dearest = contract.table("products").column("unit_cost").model_copy(update={"minimum": 2})
+    columns = tuple(dearest if one.name == "unit_cost" else one for one in contract.table("products").columns)
+    stricter = contract.table("products").model_copy(update={"columns": columns})
+    monkeypatch.setattr(load_module, "load_contract", lambda: Contract(tables=(stricter,)))
+    report = run(con, source).table("products")
+    assert (report.rows_unchanged, report.rows_quarantined) == (1, 1)
+    assert con.execute("SELECT count(DISTINCT _fingerprint), count(*) FROM raw.products").fetchone() == (2, 2)
 
 
 @pytest.mark.parametrize(
