@@ -43,11 +43,11 @@ def evidence_text(one: Evidence, locale: Locale, *, currency: str = "") -> str:
     name = (one.name_zh if zh else one.name_en) or one.metric
     where = slice_name(one.dimension, one.member, locale)
     figures = _figures(one, locale, currency)
-    inner = _bracket(figures, zh=zh)
+    inner = f"{'，' if zh else ', '}{figures}" if figures else ""
     match one.kind:
         case "alert":
             place = "" if not one.elements else f"（{where}）" if zh else f" ({where})"
-            said = f"{name}{place} {figures}".rstrip()
+            said = f"{name}{place}{'' if zh and place else ' '}{figures}".rstrip()
         case "slice":
             said = f"报警在 {where}" if zh else f"the alert is on {where}"
         case "cause":
@@ -79,7 +79,9 @@ def record_text(record: Record, locale: Locale) -> str:
         return ""
     if locale == "zh":
         return f"相似情况用过 {record.cases} 次，{record.cases_helped} 次有效"
-    return f"taken {record.cases} times in similar cases, helped {record.cases_helped} times"
+    return (
+        f"taken in {record.cases} similar {'case' if record.cases == 1 else 'cases'}, helped in {record.cases_helped}"
+    )
 
 
 def advice_text(advice: Advice, locale: Locale, *, currency: str = "") -> str:
@@ -156,15 +158,9 @@ def _figures(one: Evidence, locale: Locale, currency: str) -> str:
     expected = number(one.expected, one.unit, currency=currency)
     change = "" if one.change is None else f"{one.change:+.1%}"
     if locale == "zh":
-        return f"{text}，预期 {expected}" + (f"（{change}）" if change else "")
-    return f"{text} against {expected} expected" + (f" ({change})" if change else "")
+        return f"{text}（预期 {expected}{f'，{change}' if change else ''}）"
+    return f"{text} ({expected} expected{f', {change}' if change else ''})"
 
 
 def _share(one: Evidence, locale: Locale, zh: str, en: str) -> str:
     return "" if one.share is None else (zh if locale == "zh" else en).format(f"{one.share:.0%}")
-
-
-def _bracket(figures: str, *, zh: bool) -> str:
-    if not figures:
-        return ""
-    return f"（{figures}）" if zh else f" ({figures})"

@@ -45,11 +45,20 @@ class MessageGuard:
 
     def shown_to(self, receiver: str, notice: Notice, *, now: datetime) -> Notice:
         """The notice as `<channel>[:<address>]` may see it at `now` (aware)."""
+        for sight in self.sights(receiver, notice.rule, now=now):
+            notice = masked(notice, sight)
+        return notice
+
+    def sights(self, receiver: str, rule: RuleCard, *, now: datetime) -> list[Sight]:
+        """What `<channel>[:<address>]` may see of a rule's alerts; [] while no policy is on.
+
+        An address of several people has one for each: it shows what all of them may see.
+        """
         with self.store.reading() as connection:
             if rows.enabled(connection) is None:
-                return notice
+                return []
             cards = {name: RuleCard.from_json(card) for name, card in dispatch.cards(connection).items()}
-            cards[notice.rule.id] = notice.rule
+            cards[rule.id] = rule
             facts = facts_of_cards(cards)
             routing = self.routing()
             members = members_of(routing.directory, now=now)
@@ -61,9 +70,7 @@ class MessageGuard:
                     [closed_viewer(connection, team, facts, members, now=now, kind="position") for team in teams],
                 )
             ]
-        for viewer in viewers:  # an address of several people shows what all of them may see
-            notice = masked(notice, Sight(viewer, cards))
-        return notice
+        return [Sight(viewer, cards) for viewer in viewers]
 
 
 def on_record(notice: Notice) -> Notice:

@@ -13,6 +13,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 from zoneinfo import ZoneInfo
 
+from metrics_pipeline.advice.told import NOTHING, Told
 from metrics_pipeline.alerts.notice import Notice, Slice, check_page, is_drill
 from metrics_pipeline.alerts.words import Locale, number, period_name, slice_name
 from metrics_pipeline.delivery.words import hours, word
@@ -58,6 +59,8 @@ class Message:
     """Listed instances that ended between the decision and the sending."""
     mentions: tuple[str, ...] = ()
     """People to call by name where the channel is a room: phones, ids of the vendor, `@all`."""
+    told: Told = NOTHING
+    """Advice on the first slice, and how similar alerts were handled, as the receiver may see it."""
 
     @property
     def id(self) -> str:
@@ -211,6 +214,7 @@ class Message:
             elif rule.kind != "alarm":
                 facts["worst"] = self._how_bad(worst, locale)
             facts["since"] = self._since(worst)
+            facts |= self._advice(locale)
         if notice.parts:
             facts["parts"] = self._parts_sentence(locale)
         facts["notified"] = word(f"reason.{notice.reason}", locale)
@@ -222,6 +226,15 @@ class Message:
             facts["why"] = why
         facts["owner"] = rule.owner or word("missing", locale)
         return facts
+
+    def _advice(self, locale: Locale) -> dict[str, str]:
+        """What to do first, what else, and what came of it the last time."""
+        currency = self.notice.rule.currency
+        facts = dict(zip(("advice",), self.told.lines(locale, currency=currency, most=1), strict=False))
+        others = [one.action(locale) for one in self.told.advice[1:3]]
+        if others:
+            facts["advice_else"] = ("；" if locale == "zh" else "; ").join(others)
+        return facts | dict(zip(("before",), self.told.memory(locale, most=1), strict=False))
 
     def table_head_in(self, locale: Locale) -> tuple[str, ...]:
         """The heads of the table of slices."""
@@ -471,9 +484,11 @@ def compose(
     *,
     over: Collection[str] = (),
     mentions: Collection[str] = (),
+    told: Told = NOTHING,
 ) -> Message:
-    """The message of a notice. `over`: listed instances that have ended by the time of sending; `mentions`: whom a room calls."""
-    return Message(notice=notice, wording=wording or Wording(), over=frozenset(over), mentions=tuple(mentions))
+    """The message of a notice. `over`: listed instances that have ended by the time of sending; `mentions`: whom a room calls;
+    `told`: the advice on it, as the receiver may see it."""
+    return Message(notice, wording or Wording(), over=frozenset(over), mentions=tuple(mentions), told=told)
 
 
 @lru_cache(maxsize=1)

@@ -19,10 +19,12 @@ from typing import Any
 from sqlalchemy.engine import Connection
 
 from metrics_pipeline.access.model import SENSITIVE
+from metrics_pipeline.advice.told import NOTHING, Told, told_of
 from metrics_pipeline.alerts.notice import Notice
 from metrics_pipeline.alerts.recall import is_muted, recall
 from metrics_pipeline.delivery.channels.channel import Channel, PermanentFailure, RateLimited, TemporaryFailure
 from metrics_pipeline.delivery.guard import MessageGuard, on_record
+from metrics_pipeline.delivery.guard import masked as masked_notice
 from metrics_pipeline.delivery.messages import Message, Wording, compose
 from metrics_pipeline.delivery.standing import masked
 from metrics_pipeline.routing.decide import Routing, direct
@@ -32,7 +34,7 @@ from metrics_pipeline.store import alerts as alert_rows
 from metrics_pipeline.store import outbox as rows
 from metrics_pipeline.store.audit import Caller, record
 from metrics_pipeline.store.processes import is_gone, process_name
-from metrics_pipeline.store.records import OutboxRow
+from metrics_pipeline.store.records import Instance, OutboxRow
 
 log = logging.getLogger(__name__)
 
@@ -242,11 +244,24 @@ def _undelivered(row: OutboxRow, channel: str) -> dict[str, Any]:
 def _message(store: Store, row: OutboxRow, words: Wording, guard: MessageGuard | None, *, now: datetime) -> Message:
     """The message, with what has changed since it was queued: a late message must not read like news."""
     notice = Notice.from_json(row.payload)
-    if guard is not None:
-        notice = guard.shown_to(row.receiver, notice, now=now)
+    sights = [] if guard is None else guard.sights(row.receiver, notice.rule, now=now)
+    for sight in sights:
+        notice = masked_notice(notice, sight)
     words = replace(words, locale=notice.language) if notice.language else words
     firing = [one for one in notice.slices if one.change in ("new", "escalated", "ongoing")]
     with store.reading() as connection:
         current = alert_rows.instances_by_key(connection, [one.instance for one in firing])
+        told = _advice(connection, notice, current, now=now)
+    for sight in sights:
+        told = told.seen_by(sight)
     over = [one.instance for one in firing if one.instance in current and current[one.instance].tier == "none"]
-    return compose(notice, words, over=over)
+    return compose(notice, words, over=over, told=told)
+
+
+def _advice(connection: Connection, notice: Notice, current: Mapping[str, Instance], *, now: datetime) -> Told:
+    """The advice on the first slice listed that has some; none for what ended, a drill or a digest of many things."""
+    if notice.reason == "digest" or notice.rule.is_drill:
+        return NOTHING
+    keys = [str(found.episode) for one in notice.slices if (found := current.get(one.instance)) and found.episode]
+    found = told_of(connection, keys, now=now)
+    return next((found[key] for key in keys if key in found and found[key].advice), NOTHING)

@@ -71,9 +71,9 @@ def test_what_fires_gets_its_advice_with_its_figures(store):
     assert first.action_zh.startswith("核查 美妆 类目")
     assert told(store, episode()).lines("zh") == [
         "核查 美妆 类目的退款原因：批次质量、描述、物流损坏；暂停问题批次（after-sales）。"
-        "依据：退款订单数（品类=美妆） 90，预期 30（+200.0%）。"
+        "依据：退款订单数（品类=美妆）90（预期 30，+200.0%）。"
     ]
-    assert "90 against 30 expected (+200.0%)" in told(store, episode()).lines("en")[0]
+    assert "90 (30 expected, +200.0%)" in told(store, episode()).lines("en")[0]
 
 
 def test_a_second_run_changes_nothing(store):
@@ -100,7 +100,7 @@ def test_a_diagnosis_adds_its_causes(store):
     night(store, verdict(), diagnoses={episode(): found})
     entries = {one.entry: one for one in told(store, episode()).advice}
     assert "SKU-9" in entries["stop_defective_product"].action_en
-    assert "品类=美妆 · SKU=SKU-9 解释变化的 80%" in " ".join(told(store, episode()).lines("zh"))
+    assert "品类=美妆 · SKU=SKU-9 解释变化的 80%，40" in " ".join(told(store, episode()).lines("zh"))
     with store.reading() as connection:
         row = rows.advice_of(connection, [episode()])[episode()]
     assert row.elements == ["category=美妆", "sku=SKU-9"]

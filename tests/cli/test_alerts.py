@@ -184,7 +184,7 @@ def test_show_says_what_to_do_and_what_was_done_before(advised, monkeypatch):
     assert (code, err) == (0, "")
     code, out, _ = run("alerts", "show", advised)
     assert code == 0
-    assert "1. 联系 华北 大区（after-sales）。依据：退款率（地区=华北） 13.2%。" in out
+    assert "1. 联系 华北 大区（after-sales）。依据：退款率（地区=华北）13.2%。" in out
     assert "2025-11-11 refund_rate_surge（地区=华北" in out
     assert "处理：call_region；已修复：换承运商" in out
     [shown] = json.loads(run("alerts", "show", advised, "--json")[1])["episodes"]

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import timedelta
 
+from metrics_pipeline.advice.evidence import Evidence
+from metrics_pipeline.advice.outcome import Done, Handling
+from metrics_pipeline.advice.recommend import Advice, Record
+from metrics_pipeline.advice.text import Remembered
+from metrics_pipeline.advice.told import Told
 from metrics_pipeline.alerts.notice import Counts, Notice, Point, RuleCard, Series, Slice
 from metrics_pipeline.delivery.channels import PermanentFailure, TemporaryFailure
 from metrics_pipeline.delivery.messages import Message
+from metrics_pipeline.store.records import Episode
 from tests.alerts.builders import DAY, NOW, make_card
 
 
@@ -125,6 +132,27 @@ def make_alarm() -> Notice:
         annotations={"summary": "No space left.", "summary_zh": "磁盘已满。", "runbook": "http://127.0.0.1:3000/runs/r1"},
     )  # fmt: skip
     return make_notice(rule=card, grain="hour", slices=(one,), counts=Counts(new=1, firing=1, red=1), series=None)
+
+
+def make_told() -> Told:
+    """Two pieces of advice on the slice of `make_slice`, and one similar alert of the past."""
+    region = (("region", "华北"),)
+    names = {"name_zh": "退款率", "name_en": "Refund rate", "unit": "ratio"}
+    alert = Evidence("alert", 1.0, "refund_rate", region, "up", observed=0.132, expected=0.052, **names)
+    cause = Evidence("cause", 0.7, "refund_rate", (*region, ("category", "美妆")), "up", 0.82, 0.4, 0.05, **names)
+    first = Advice(
+        "review_category_refunds", "核查 美妆 类目的退款原因", "Read the refund reasons of category 美妆", "after-sales",
+        "一周内回落", "They fall within a week", (alert, cause), 0.4, "product_quality", record=Record(2.0, 2.0, 3, 2),
+    )  # fmt: skip
+    second = replace(first, entry="call", action_zh="联系大区", action_en="Call the region", evidence=(alert,))
+    day = DAY - timedelta(days=30)
+    key = f"refund_rate_surge{{region=华北}}@{day.isoformat(timespec='minutes')}"
+    opened = NOW - timedelta(days=30)
+    past = Episode(
+        key, key.partition("@")[0], "refund_rate_surge", day, day, opened, opened, "recover", "red", 0.2, 1.0
+    )
+    done = Done("review_category_refunds", "li", opened, "", True, False)
+    return Told((first, second), (Remembered(key, 0.91, {}, Handling(past, None, (done,))),))
 
 
 class Recorder:

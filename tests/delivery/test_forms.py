@@ -15,7 +15,7 @@ from metrics_pipeline.delivery import forms
 from metrics_pipeline.delivery.channels.feishu import card_json
 from metrics_pipeline.delivery.messages import compose
 from tests.delivery.builders import make_end, make_notice, make_slice
-from tests.delivery.test_messages import CASES, GOLDENS
+from tests.delivery.test_messages import CASES, GOLDENS, golden
 
 GOLDEN = Path(__file__).parent / "golden"
 DIALECTS = {"dingtalk": (forms.DingTalkMarkdown(), 20_000), "wecom": (forms.WeComMarkdown(), 4096)}
@@ -31,18 +31,18 @@ def agreed(path: Path, text: str) -> None:
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_markdown_is_as_agreed(name, dialect):
     kind, limit = DIALECTS[dialect]
-    agreed(GOLDEN / f"{name}.{dialect}.md", forms.markdown(compose(*GOLDENS[name]), kind, limit, tail="@ann") + "\n")
+    agreed(GOLDEN / f"{name}.{dialect}.md", forms.markdown(golden(name), kind, limit, tail="@ann") + "\n")
 
 
 @pytest.mark.parametrize("name", GOLDENS)
 def test_cards_are_as_agreed(name):
-    shown = card_json(forms.card(compose(*GOLDENS[name]), forms.FeishuMarkdown(), 20_000), "img_v2_1")
+    shown = card_json(forms.card(golden(name), forms.FeishuMarkdown(), 20_000), "img_v2_1")
     agreed(GOLDEN / f"{name}.feishu.json", json.dumps(shown, ensure_ascii=False, indent=1) + "\n")
 
 
 @pytest.mark.parametrize("name", GOLDENS)
 def test_lines_are_as_agreed(name):
-    message = compose(*GOLDENS[name])
+    message = golden(name)
     lines = [forms.line(message, locale) for locale in ("zh", "en")]
     shown = {locale: forms.fields(message, locale) for locale in ("zh", "en")}
     agreed(GOLDEN / f"{name}.short.json", json.dumps([lines, shown], ensure_ascii=False, indent=1) + "\n")

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 
 from metrics_pipeline.access.model import Level, Subjects
 from metrics_pipeline.access.viewer import Viewer
+from metrics_pipeline.advice.evidence import Evidence
+from metrics_pipeline.advice.told import Told
 from metrics_pipeline.alerts import apply_verdicts
 from metrics_pipeline.alerts.notice import Counts
 from metrics_pipeline.alerts.sight import Sight
@@ -20,10 +22,11 @@ from metrics_pipeline.routing.channels import ChannelCard
 from metrics_pipeline.routing.decide import direct
 from metrics_pipeline.routing.people import Directory, PeopleFile
 from metrics_pipeline.store import access, audit
+from metrics_pipeline.store.advice import AdviceRow, save_advice
 from tests.access.test_policy import NORTH, grants_of_anybody, make_grant
 from tests.access.test_policy import NOW as GRANTED
 from tests.alerts.builders import NOW, make_card, make_verdict
-from tests.delivery.builders import Recorder, make_notice, make_slice
+from tests.delivery.builders import Recorder, make_notice, make_slice, make_told
 from tests.store.databases import sqlite_store
 
 CARD = replace(make_card(), business_line="service", layer="operational", category="order")
@@ -125,3 +128,47 @@ def test_a_grant_revoked_after_queueing_counts_when_the_message_is_sent(tmp_path
             [sent] = audit.entries(connection, action="metric.sent")
         assert (sent.actor, sent.action, sent.subject) == ("service.delivery", "metric.sent", SECRET.metric)
         assert "li@shop" not in str(sent)
+
+
+def test_advice_that_rests_on_what_somebody_may_not_see_is_not_told_to_them():
+    told = make_told()
+    assert told.seen_by(sight_of(make_grant(slices=NORTH))).advice[0].entry == "review_category_refunds"
+    south = sight_of(make_grant(slices={"region": frozenset({"华南"})}))
+    assert told.seen_by(south) == Told()
+    hidden = Evidence("also", 0.8, "gmv", (), "down", observed=123_456.0)  # no grant is on gmv
+    first = replace(told.advice[0], evidence=(*told.advice[0].evidence, hidden))
+    left = replace(told, advice=(first, told.advice[1])).seen_by(sight_of(make_grant(slices=NORTH)))
+    assert [one.entry for one in left.advice] == ["call"]
+    regional = told.seen_by(sight_of(make_grant(slices=NORTH))).advice[0]
+    assert regional.record.cases == 0  # it counts episodes of other regions too
+    secret = told.seen_by(sight_of(make_grant(level=Level.HIDDEN), card=SECRET)).advice[0]
+    assert all((one.observed, one.expected, one.share) == (None, None, None) for one in secret.evidence)
+    text = " ".join(told.seen_by(sight_of(make_grant(level=Level.HIDDEN), card=SECRET)).lines("zh"))
+    assert "13.2" not in text and "82%" not in text
+
+
+def test_a_message_brings_the_advice_its_receiver_may_see(tmp_path):
+    routing = direct(
+        ["smtp:li@shop"], directory=Directory.of(PEOPLE), channels={"smtp": ChannelCard("smtp", "smtp", ("li@shop",))}
+    )
+    grant = {
+        "subject_kind": "person", "subject": "li", "actions": ["read"], "selectors": [["all", ""]], "level": "exact",
+        "starts_at": None, "expires_at": None, "granted_by": "wang", "granted_at": NOW, "reason": "x",
+    }  # fmt: skip
+    for members, is_told in ((["华北"], True), (["华南"], False)):
+        with sqlite_store(tmp_path / members[0]) as store:
+            apply_verdicts(store, [make_verdict("red", 0)], {CARD.id: CARD}, receivers=("smtp:li@shop",), now=NOW)
+            row = AdviceRow(
+                "refund_rate_surge{region=华北}@2025-11-11T00:00", CARD.id, CARD.metric, "day", "up", None, None, [],
+                [one.to_json() for one in make_told().advice], [], "", NOW,
+            )  # fmt: skip
+            with store.writing("access") as connection:
+                save_advice(connection, [row])
+                access.enable(connection, "wang", now=NOW)
+                access.add_grant(connection, {**grant, "slices": {"region": members}})
+            channel = Recorder("250 taken")
+            guard = MessageGuard(store, lambda: routing)
+            deliver_due(store, {"smtp": channel}, now=NOW + timedelta(minutes=1), guard=guard)
+            [(_, message)] = channel.sent
+            assert ("核查 美妆 类目" in message.text) is is_told
+            assert ("美妆" in message.html_page()) is is_told

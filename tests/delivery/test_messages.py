@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from metrics_pipeline.advice.told import NOTHING
 from metrics_pipeline.alerts.notice import Counts, Notice
 from metrics_pipeline.alerts.words import number, slice_name
-from metrics_pipeline.delivery.messages import Wording, compose
+from metrics_pipeline.delivery.messages import Message, Wording, compose
 from tests.alerts.builders import make_card
 from tests.delivery.builders import (
     BLANK,
@@ -24,6 +25,7 @@ from tests.delivery.builders import (
     make_notice,
     make_slice,
     make_stale,
+    make_told,
 )
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -61,15 +63,21 @@ GOLDENS = {
     "composite_zh": (make_composite(), Wording("zh")),
     "freshness_en": (make_stale(), Wording("en")),
     "alarm_zh": (make_alarm(), Wording("zh")),
+    "advised_zh": (make_notice(), Wording("zh")),
+    "advised_en": (make_notice(), Wording("en")),
 }
+"""The message of `advised_*` comes with advice."""
+
+
+def golden(name: str) -> Message:
+    return compose(*GOLDENS[name], told=make_told() if name.startswith("advised") else NOTHING)
 
 
 @pytest.mark.parametrize("name", GOLDENS)
 @pytest.mark.parametrize("kind", ["txt", "html"])
 def test_messages_are_as_agreed(name, kind):
-    notice, wording = GOLDENS[name]
-    message = compose(notice, wording)
-    text = message.text if kind == "txt" else message.html_with("cid:plot" if notice.series else None)
+    message = golden(name)
+    text = message.text if kind == "txt" else message.html_with("cid:plot" if message.notice.series else None)
     path = GOLDEN / f"{name}.{kind}"
     if os.environ.get("METRICS_UPDATE_GOLDEN"):
         path.write_text(text, encoding="utf-8")
