@@ -262,6 +262,6 @@ def _advice(connection: Connection, notice: Notice, current: Mapping[str, Instan
     """The advice on the first slice listed that has some; none for what ended, a drill or a digest of many things."""
     if notice.reason == "digest" or notice.rule.is_drill:
         return NOTHING
-    keys = [str(found.episode) for one in notice.slices if (found := current.get(one.instance)) and found.episode]
+    keys = [str(is_now.episode) for one in notice.slices if (is_now := current.get(one.instance)) and is_now.episode]
     found = told_of(connection, keys, now=now)
     return next((found[key] for key in keys if key in found and found[key].advice), NOTHING)
