@@ -20,7 +20,7 @@ from benchmarks.table import Benchmark, Table
 from metrics_pipeline.library.catalogue import Catalogue
 from metrics_pipeline.rules.load import load_rules
 from metrics_pipeline.rules.replay import Replay, Score, read_labels, replay
-from metrics_pipeline.rules.seeds import read_seeds
+from metrics_pipeline.rules.seeds import seeds_of
 from metrics_pipeline.settings import Settings, load_settings
 from metrics_pipeline.sources.simulator import simulate
 from metrics_pipeline.warehouse.read import Published
@@ -106,7 +106,7 @@ def _year(home: Path, seed: int) -> dict[str, Any]:
 
 def _replay(settings: Settings, start: date, until: date, labels: Sequence[Any]) -> Replay:
     ruleset = load_rules(settings.rules_dir, Catalogue.read(settings.dbt_project_dir))
-    promotions = read_seeds(settings.dbt_project_dir, settings.installation.timezone).promotions
+    promotions = seeds_of(settings).promotions
     published = Published.open(settings.published_dir)
     return replay(published, ruleset.rules, start, until, promotions=promotions, labels=labels)
 

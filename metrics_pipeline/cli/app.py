@@ -31,6 +31,7 @@ from metrics_pipeline.cli import (
     alerts,
     api,
     audit,
+    calendar,
     channels,
     followup,
     library,
@@ -98,6 +99,7 @@ app.add_typer(routes.app, name="routes")
 app.add_typer(silences.app, name="silences")
 app.add_typer(access.app, name="access")
 app.add_typer(audit.app, name="audit")
+app.add_typer(calendar.app, name="calendar")
 app.add_typer(api.app, name="api")
 library_versions.add_to_library(library.app)
 library_changes.add_to_library(library.app)

@@ -125,14 +125,14 @@ def watched_metrics(settings: Settings) -> set[str]:
     from metrics_pipeline.library.catalogue import Catalogue
     from metrics_pipeline.library.definitions import DefinitionError
     from metrics_pipeline.rules.load import load_rules
-    from metrics_pipeline.rules.seeds import read_seeds
+    from metrics_pipeline.rules.seeds import seeds_of
 
     try:
         catalogue = Catalogue.read(settings.dbt_project_dir)
     except DefinitionError:
         return set()
     rules = load_rules(settings.rules_dir, catalogue).rules
-    seeds = read_seeds(settings.dbt_project_dir, settings.installation.timezone)
+    seeds = seeds_of(settings)
     samples = {rule.min_sample.metric for rule in rules if rule.min_sample is not None and rule.min_sample.metric}
     return {rule.metric for rule in rules} | samples | {one.metric for one in seeds.references}
 

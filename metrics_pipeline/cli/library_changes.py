@@ -139,7 +139,7 @@ def library_review(
     from metrics_pipeline.library.preview import PreviewError, preview
     from metrics_pipeline.library.proposals import find, reviewed
     from metrics_pipeline.rules.load import load_rules
-    from metrics_pipeline.rules.seeds import read_seeds
+    from metrics_pipeline.rules.seeds import seeds_of
     from metrics_pipeline.rules.what_if import firings
 
     settings = load_settings()
@@ -156,7 +156,7 @@ def library_review(
             with opened_door(settings) as door:
                 published = door.published()
             looked = preview(published, found.after, row.metric, days=days)
-            seeds = read_seeds(settings.dbt_project_dir, settings.installation.timezone)
+            seeds = seeds_of(settings)
             rules = load_rules(settings.rules_dir, found.before, seeds).rules
             fired = firings(
                 published, found.after, row.metric, rules, start=looked.start, until=looked.until,

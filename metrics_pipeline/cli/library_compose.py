@@ -314,10 +314,10 @@ def _breaks(settings: Settings, library: Catalogue, metric: str) -> dict[str, li
     """What uses a metric: metrics, rules (and those that look at them), targets."""
     from metrics_pipeline.library.compose import dependents
     from metrics_pipeline.rules.load import load_rules
-    from metrics_pipeline.rules.seeds import read_seeds
+    from metrics_pipeline.rules.seeds import seeds_of
 
     rules = load_rules(settings.rules_dir, library).rules
-    seeds = read_seeds(settings.dbt_project_dir, settings.installation.timezone)
+    seeds = seeds_of(settings)
     direct = [
         rule.id
         for rule in rules

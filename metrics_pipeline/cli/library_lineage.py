@@ -63,13 +63,13 @@ def library_usage(
     """Who uses each metric (rules, formulas, targets), how often one is used again, what is stale or used by nobody."""
     from metrics_pipeline.library.usage import reuse, usage_of
     from metrics_pipeline.rules.load import load_rules
-    from metrics_pipeline.rules.seeds import read_seeds
+    from metrics_pipeline.rules.seeds import seeds_of
 
     settings = load_settings()
     catalogue = open_catalogue(settings)
     if metric is not None:
         find_metric(catalogue, metric)
-    seeds = read_seeds(settings.dbt_project_dir, settings.installation.timezone)
+    seeds = seeds_of(settings)
     rules: dict[str, list[str]] = {}
     for rule in load_rules(settings.rules_dir, catalogue, seeds).rules:
         for name in {rule.metric, *([rule.min_sample.metric] if rule.min_sample else [])}:

@@ -45,7 +45,7 @@ def library_site(
     give, and nothing else is named in it.
     """
     from metrics_pipeline.rules.load import load_rules
-    from metrics_pipeline.rules.seeds import read_seeds
+    from metrics_pipeline.rules.seeds import seeds_of
     from metrics_pipeline.site.content import gather
     from metrics_pipeline.site.folder import NotOurFolder, check_ours, replace_folder
     from metrics_pipeline.site.pages import site_files
@@ -61,7 +61,7 @@ def library_site(
     with steps("Reading") as (tell, _), opened_door(settings) as door:
         viewer = _viewer(door, person)
         catalogue = whole_catalogue(settings)
-        seeds = read_seeds(settings.dbt_project_dir, settings.installation.timezone)
+        seeds = seeds_of(settings)
         exporting = door.viewer.rights("export")
         leaving = {name for name in catalogue.metrics if exporting.decide(name).is_allowed}
         shown, withheld = _split(catalogue.metrics, viewer, leaving, for_everybody=person is None)

@@ -69,7 +69,7 @@ def alerts_rehearse(  # noqa: PLR0917 - options of a command
     from metrics_pipeline.rehearsal import Schedule, rehearse
     from metrics_pipeline.routing.load import routing_of
     from metrics_pipeline.rules.load import load_rules
-    from metrics_pipeline.rules.seeds import read_seeds
+    from metrics_pipeline.rules.seeds import seeds_of
 
     settings = load_settings()
     start, end = parse_day(first, "--from"), parse_day(last, "--to")
@@ -78,7 +78,7 @@ def alerts_rehearse(  # noqa: PLR0917 - options of a command
     in_order(start, end)
     schedule = Schedule(night=_time(night, "--at"), acknowledged=_time(ack, "--ack") if ack else None)
     catalogue = Catalogue.read(settings.dbt_project_dir)
-    seeds = read_seeds(settings.dbt_project_dir, settings.installation.timezone)
+    seeds = seeds_of(settings)
     ruleset = load_rules(settings.rules_dir, catalogue, seeds)
     with opened_door(settings) as door:
         door.require_export("alerts.rehearse", out)

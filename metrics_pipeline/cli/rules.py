@@ -292,10 +292,10 @@ def _seen(door: CliDoor, found: RuleSet) -> RuleSet:
 def _loaded(settings: Settings, folder: Path) -> tuple[RuleSet, Catalogue, Seeds]:
     from metrics_pipeline.library.catalogue import Catalogue
     from metrics_pipeline.rules.load import load_rules
-    from metrics_pipeline.rules.seeds import read_seeds
+    from metrics_pipeline.rules.seeds import seeds_of
 
     catalogue = Catalogue.read(settings.dbt_project_dir)
-    seeds = read_seeds(settings.dbt_project_dir, settings.installation.timezone)
+    seeds = seeds_of(settings)
     return load_rules(folder, catalogue, seeds), catalogue, seeds
 
 

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metrics_pipeline.detection.interface import BoolArray, FloatArray, IntArray
+from metrics_pipeline.detection.medians import TO_DEVIATION, nanmedian
 
 WINDOW_DAYS = 91
 """How far back a change is looked for: a quarter."""
@@ -122,7 +123,7 @@ def _levelled(values: FloatArray, expected: FloatArray | None) -> FloatArray:
         level = _rolling_median(x, 7)
         off = x - level
         for weekday in range(7):
-            x[:, weekday::7] -= np.nan_to_num(_nanmedian(off[:, weekday::7]))[:, None]
+            x[:, weekday::7] -= np.nan_to_num(nanmedian(off[:, weekday::7]))[:, None]
     return x
 
 
@@ -137,35 +138,24 @@ def _rolling_median(x: FloatArray, width: int) -> FloatArray:
     """Centred; at the ends of the days there are."""
     half = width // 2
     padded = np.pad(x, ((0, 0), (half, half)), constant_values=np.nan)
-    return _nanmedian(np.lib.stride_tricks.sliding_window_view(padded, width, axis=1))
-
-
-def _nanmedian(x: FloatArray) -> FloatArray:
-    """`np.nanmedian` over the last axis without its warnings and its slow path: NaN sorts last."""
-    ordered = np.sort(x, axis=-1)
-    count = np.isfinite(x).sum(axis=-1)
-    low, high = np.maximum(count - 1, 0) // 2, np.maximum(count, 1) // 2
-    taken = [
-        np.take_along_axis(ordered, at[..., None], axis=-1)[..., 0] for at in (low, np.minimum(high, x.shape[-1] - 1))
-    ]
-    return np.where(count > 0, (taken[0] + taken[1]) / 2, np.nan)
+    return nanmedian(np.lib.stride_tricks.sliding_window_view(padded, width, axis=1))
 
 
 def _counting_noise(values: FloatArray, expected: FloatArray | None) -> FloatArray:
     """What whole numbers vary by because they are counted: 1/2 on the scale of roots; 0 for other series."""
     known = np.nan_to_num(values)
     whole = ((known == np.floor(known)) & (known >= 0)).all(axis=1)
-    scale = 1.0 if expected is None else np.sqrt(np.maximum(np.nan_to_num(_nanmedian(expected), nan=1.0), 1e-12))
+    scale = 1.0 if expected is None else np.sqrt(np.maximum(np.nan_to_num(nanmedian(expected), nan=1.0), 1e-12))
     return np.asarray(np.where(whole, 0.5 / scale, 0.0))
 
 
 def _noise(x: FloatArray) -> FloatArray:
     """Standard deviation of one value around its level, from neighbours; (n_series,)."""
     steps = np.abs(_steps(x, 1))
-    robust = 1.4826 * np.nan_to_num(_nanmedian(steps)) / np.sqrt(2)
+    robust = TO_DEVIATION * np.nan_to_num(nanmedian(steps)) / np.sqrt(2)
     # a series that mostly repeats itself (zeros) has hardly a median difference: its rare steps are its noise then.
     plain = np.sqrt(_mean(steps**2) / 2)
-    level = np.nan_to_num(_nanmedian(np.abs(x)))
+    level = np.nan_to_num(nanmedian(np.abs(x)))
     return np.asarray(np.maximum(np.maximum(robust, PLAIN_SHARE * plain), 0.01 * level + 1e-12))
 
 
@@ -173,7 +163,7 @@ def _correlation(x: FloatArray, noise: FloatArray) -> FloatArray:
     """Correlation of neighbours, 0 to 0.8, by the spread of differences over two days against those over one: 1 + r."""
     limit = (3 * np.sqrt(2) * noise[:, None]) ** 2  # a level shift is in one or two differences; it counts as 3 s there
     near, far = (_mean(np.minimum(_steps(x, lag) ** 2, limit)) for lag in (1, 2))
-    moves = (_nanmedian(np.abs(_steps(x, 1))) > 0) & (near > 0)  # else what steps there are is the shift itself
+    moves = (nanmedian(np.abs(_steps(x, 1))) > 0) & (near > 0)  # else what steps there are is the shift itself
     squared = np.full(near.shape, 1.0)
     np.divide(far, near, out=squared, where=moves)
     return np.asarray(np.where(squared > 1 + NO_CORRELATION, np.minimum(squared - 1, 0.8), 0.0))
@@ -239,4 +229,4 @@ def _medians(values: FloatArray, first: IntArray, until: IntArray) -> FloatArray
     """Median of each row's columns `first`…`until` (exclusive)."""
     columns = np.arange(values.shape[1])
     inside = (columns >= first[:, None]) & (columns < until[:, None])
-    return _nanmedian(np.where(inside, values, np.nan))
+    return nanmedian(np.where(inside, values, np.nan))

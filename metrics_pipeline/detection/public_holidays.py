@@ -62,6 +62,21 @@ def markets_of(timezone: str) -> tuple[str, ...]:
 
 def public_holidays(country: str, years: Iterable[int] = YEARS) -> tuple[PromotionDay, ...]:
     """Days off (and worked weekends) of a country, by date. Raises `CalendarError` for a country nobody knows."""
+    require_country(country)
+    chosen = sorted(set(years))
+    found = _chinese(chosen) if country == "CN" else _of_library(country, chosen)
+    return tuple(found)
+
+
+def announced_until() -> int:
+    """The last year whose days off and worked weekends in China are known."""
+    from chinese_calendar.constants import holidays as off
+
+    return int(max(day.year for day in off))
+
+
+def require_country(country: str) -> None:
+    """Raises `CalendarError` for a country whose public holidays nobody knows."""
     import holidays
 
     known = holidays.list_supported_countries()
@@ -69,9 +84,6 @@ def public_holidays(country: str, years: Iterable[int] = YEARS) -> tuple[Promoti
         raise CalendarError(
             f"there are no public holidays for {country!r}{nearest(country, known)}; write the ISO code of a country, or none"
         )
-    chosen = sorted(set(years))
-    found = _chinese(chosen) if country == "CN" else _of_library(country, chosen)
-    return tuple(found)
 
 
 def _chinese(years: list[int]) -> list[PromotionDay]:

@@ -26,7 +26,7 @@ from metrics_pipeline.orchestration.resources import Project
 from metrics_pipeline.orchestration.series import recent_series
 from metrics_pipeline.rules.evaluate import Evaluations, evaluate
 from metrics_pipeline.rules.model import Rule
-from metrics_pipeline.rules.seeds import read_seeds
+from metrics_pipeline.rules.seeds import seeds_of
 from metrics_pipeline.warehouse.read import Published
 from metrics_pipeline.warehouse.window import Window
 
@@ -72,7 +72,7 @@ def judge(project: Project, tags: Mapping[str, str], *, run_id: str) -> Judgemen
     window = judged_window(project, asked_window(tags, published), published)
     key = (published.version, window, run_id)
     if project.judgements.get(key) is None:
-        seeds = read_seeds(project.settings.dbt_project_dir, project.settings.installation.timezone)
+        seeds = seeds_of(project.settings)
         evaluations = evaluate(
             published,
             project.ruleset.rules,

@@ -19,6 +19,7 @@ from metrics_pipeline.orchestration.partitions import daily_partitions, hourly_p
 from metrics_pipeline.orchestration.resources import Project
 from metrics_pipeline.store import open_store
 from metrics_pipeline.warehouse.build import connect_build
+from metrics_pipeline.warehouse.campaigns import write_campaigns
 from metrics_pipeline.warehouse.extent import complete_until, covered_until
 from metrics_pipeline.warehouse.manifest import FormerVersion, MetricState, Version, read_current
 from metrics_pipeline.warehouse.publish import MetricTables, publish
@@ -70,6 +71,7 @@ def _publish(project: Project, window: Window, run_id: str) -> dg.MaterializeRes
     with connect_build(settings.build_path) as con:
         tables = metric_tables(project, covered_until(con), window, read_current(settings.published_dir))
         version = publish(con, settings.published_dir, tables=tables, window=window, run_id=run_id, now=project.now())
+        write_campaigns(con, settings.warehouse_dir)
     return _result(version, window)
 
 

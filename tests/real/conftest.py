@@ -24,7 +24,7 @@ from metrics_pipeline.routing.load import routing_of
 from metrics_pipeline.rules.load import load_rules
 from metrics_pipeline.rules.model import Rule
 from metrics_pipeline.rules.replay import Episode, Replay, replay
-from metrics_pipeline.rules.seeds import read_seeds
+from metrics_pipeline.rules.seeds import seeds_of
 from metrics_pipeline.settings import Installation, Settings, write_installation
 from metrics_pipeline.sources.contract import load_contract
 from metrics_pipeline.sources.registry import open_source
@@ -55,7 +55,7 @@ class Home:
 
     @cached_property
     def promotions(self) -> Sequence[PromotionDay]:
-        return read_seeds(self.settings.dbt_project_dir, self.settings.installation.timezone).promotions
+        return seeds_of(self.settings).promotions
 
     def replay(self, first: date, last: date) -> Replay:
         """What the shipped rules would have said from `first` to `last`, both included."""
