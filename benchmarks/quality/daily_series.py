@@ -36,7 +36,7 @@ _EVENTS = {
 _SPRING_FESTIVAL = {2024: date(2024, 2, 10), 2025: date(2025, 1, 29)}
 _CODES = {name: n for n, name in enumerate((*_EVENTS, "spring_festival", "national_day", "campaign", "flash"))}
 FLASH = _CODES["flash"]
-_NONE, _PRESALE, _MAIN, _AFTER, _SEASON, _HOLIDAY = range(len(PHASES))
+_PRESALE, _MAIN, _AFTER, _HOLIDAY = (PHASES.index(name) for name in ("presale", "main", "after", "holiday"))
 
 KINDS = (
     "outage", "drop", "spike", "level_up", "level_down", "drift_up", "drift_down", "duplicate_load", "partial_load",
@@ -103,7 +103,9 @@ def make_world(seed: int, *, null: bool = False) -> World:
         random.uniform(0, 0.15, n_series)[:, None]
         * np.sin(2 * np.pi * (days / 365.25 + random.uniform(0, 1, N_GROUPS)[group][:, None]))
     )
-    growth = np.exp(np.cumsum(random.normal(0, 0.0035, (n_series, N_DAYS)), axis=1) + days * random.normal(0, 2e-4, (n_series, 1)))
+    growth = np.exp(
+        np.cumsum(random.normal(0, 0.0035, (n_series, N_DAYS)), axis=1) + days * random.normal(0, 2e-4, (n_series, 1))
+    )
     wobble = _autocorrelated(random, n_series, 0.5, random.uniform(0.01, 0.03, n_series))
     common = _autocorrelated(random, N_GROUPS, 0.6, np.full(N_GROUPS, 0.02))[group]
     mean = base[:, None] * np.maximum(growth + season + wobble + common, 0.05) * np.exp(log_lift)
@@ -114,12 +116,16 @@ def make_world(seed: int, *, null: bool = False) -> World:
     counts = random.poisson(np.minimum(mean * effects * fat, 1e9)).astype(float)
     numerator, denominator = counts.copy(), np.full_like(mean, np.nan)
 
-    price = random.uniform(20, 400, n_series)[:, None] * np.exp(random.normal(0, 0.6, mean.shape) / np.sqrt(np.maximum(counts, 1)))
+    price = random.uniform(20, 400, n_series)[:, None] * np.exp(
+        random.normal(0, 0.6, mean.shape) / np.sqrt(np.maximum(counts, 1))
+    )
     amounts = metric == 1
     numerator[amounts] = (counts * price)[amounts]
 
     ratios = metric == 2
-    rate = random.uniform(0.02, 0.3, n_series)[:, None] * np.exp(0.3 * shape[:, weekday] + 0.3 * np.maximum(log_lift, -0.5))
+    rate = random.uniform(0.02, 0.3, n_series)[:, None] * np.exp(
+        0.3 * shape[:, weekday] + 0.3 * np.maximum(log_lift, -0.5)
+    )
     noisy = np.clip(rate * np.exp(0.6 * dispersion * random.standard_t(5, mean.shape)) * effects, 1e-4, 0.95)
     exposure = random.poisson(mean * fat).astype(float)
     numerator[ratios] = random.binomial(exposure.astype(int), noisy)[ratios].astype(float)
@@ -176,7 +182,9 @@ def _events(random: np.random.Generator, dates: tuple[date, ...], group: IntArra
     lift = np.zeros((N_GROUPS, N_DAYS))
     taste = np.exp(random.normal(0, 0.3, N_GROUPS))  # how much a group lives on promotions
 
-    def place(rows: IntArray, code: int, on: date, offset: int, kind: int, log_lift: FloatArray) -> None:
+    def place(  # noqa: PLR0917
+        rows: IntArray, code: int, on: date, offset: int, kind: int, log_lift: FloatArray
+    ) -> None:
         at = position.get(on + timedelta(days=offset))
         if at is None:
             return
@@ -198,7 +206,14 @@ def _events(random: np.random.Generator, dates: tuple[date, ...], group: IntArra
         rest = random.normal(-0.45, 0.2, N_GROUPS)
         for n in range(-4, 8):
             deep = 1 - abs(n - 1.5) / 8
-            place(every, _CODES["spring_festival"], _SPRING_FESTIVAL[year], n, _HOLIDAY, rest * deep * random.uniform(0.85, 1.15))
+            place(
+                every,
+                _CODES["spring_festival"],
+                _SPRING_FESTIVAL[year],
+                n,
+                _HOLIDAY,
+                rest * deep * random.uniform(0.85, 1.15),
+            )
         for n in range(7):
             place(every, _CODES["national_day"], date(year, 10, 1), n, _HOLIDAY, random.normal(0.12, 0.1, N_GROUPS))
     for row in range(N_GROUPS):
@@ -269,29 +284,27 @@ def _incidents(
     return factor, tuple(found)
 
 
+_SHAPES: dict[str, tuple[int, int, float, float]] = {
+    "outage": (1, 2, -0.85, -1.0),
+    "drop": (1, 4, -0.2, -0.7),
+    "spike": (1, 3, 0.25, 1.5),
+    "level_up": (14, 28, 0.15, 0.5),
+    "level_down": (14, 28, -0.15, -0.5),
+    "drift_up": (20, 30, 0.01, 0.025),
+    "drift_down": (20, 30, 0.01, 0.025),
+    "duplicate_load": (1, 1, 0.5, 1.0),
+    "partial_load": (1, 1, -0.25, -0.8),
+    "tracking_loss": (3, 10, -0.15, -0.5),
+    "promotion_weak": (1, 1, -0.5, -0.85),
+    "promotion_not_started": (1, 1, -1.0, -1.0),
+    "price_error": (1, 2, 0.4, 2.0),
+    "shock": (1, 2, -0.15, -0.45),
+}
+"""Kind → least and most days, least and most effect: relative; of drifts log change a day; of promotions share of the lift
+that is lost, negative."""
+
+
 def _shape(random: np.random.Generator, kind: str) -> tuple[int, float]:
-    """Days it lasts, and its relative effect (drift: log change a day; promotion: share of the lift that is lost, negative)."""
-    if kind == "outage":
-        return int(random.integers(1, 3)), -float(random.uniform(0.85, 1.0))
-    if kind == "drop":
-        return int(random.integers(1, 5)), -float(random.uniform(0.2, 0.7))
-    if kind == "spike":
-        return int(random.integers(1, 4)), float(random.uniform(0.25, 1.5))
-    if kind.startswith("level"):
-        size = float(random.uniform(0.15, 0.5))
-        return int(random.integers(14, 29)), size if kind == "level_up" else -size
-    if kind.startswith("drift"):
-        return int(random.integers(20, 31)), float(random.uniform(0.01, 0.025))
-    if kind == "duplicate_load":
-        return 1, float(random.uniform(0.5, 1.0))
-    if kind == "partial_load":
-        return 1, -float(random.uniform(0.25, 0.8))
-    if kind == "tracking_loss":
-        return int(random.integers(3, 11)), -float(random.uniform(0.15, 0.5))
-    if kind == "promotion_weak":
-        return 1, -float(random.uniform(0.5, 0.85))
-    if kind == "promotion_not_started":
-        return 1, -1.0
-    if kind == "price_error":
-        return int(random.integers(1, 3)), float(random.uniform(0.4, 2.0))
-    return int(random.integers(1, 3)), -float(random.uniform(0.15, 0.45))
+    """Days and effect of one incident."""
+    shortest, longest, least, most = _SHAPES[kind]
+    return int(random.integers(shortest, longest + 1)), least + (most - least) * float(random.random())

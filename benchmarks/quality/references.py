@@ -26,7 +26,9 @@ def seasonal_mad(panel: Panel, calendar: Calendar | None, first: int) -> FloatAr
             middle = np.nanmedian(same, axis=1)
             recent = value[:, day - 7 * _WEEKS : day]
             by_weekday = recent.reshape(len(recent), _WEEKS, 7)
-            spread = 1.4826 * np.nanmedian(np.abs(by_weekday - np.nanmedian(by_weekday, axis=1, keepdims=True)), axis=(1, 2))
+            spread = 1.4826 * np.nanmedian(
+                np.abs(by_weekday - np.nanmedian(by_weekday, axis=1, keepdims=True)), axis=(1, 2)
+            )
             floor = 0.03 * np.abs(middle) + 1e-9
             scores[:, day - first] = np.abs(judged[:, day] - middle) / (np.maximum(spread, floor) * widening[:, day])
     return scores

@@ -91,7 +91,9 @@ def judge_at(world: World, scores: FloatArray, threshold: float) -> Found:
     owner = _owner(world)
     seen: dict[int, int] = {}
     right = false_on_events = 0
-    for row, day, of_group in sorted(zip(series.tolist(), days.tolist(), groups.tolist(), strict=True), key=lambda a: a[1]):
+    for row, day, of_group in sorted(
+        zip(series.tolist(), days.tolist(), groups.tolist(), strict=True), key=lambda a: a[1]
+    ):
         rows = [row] if of_group < 0 else np.flatnonzero(group == of_group)
         candidates = owner[rows, day]
         number = int(candidates.max())

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from metrics_pipeline.detection.calibration import Tails, tails
-from metrics_pipeline.detection.interface import Calendar, FloatArray, IntArray, Judgement, Panel
+from metrics_pipeline.detection.interface import BoolArray, Calendar, FloatArray, IntArray, Judgement, Panel
 from metrics_pipeline.detection.tracking import Tuning, Walk, walk
 
-LEAST = {"day": 28, "hour": 24 * 14}
+LEAST = {"day": 28, "hour": 24 * 21}
 """Values before the first judgement, by grain."""
-WARM_UP = {"day": 28, "hour": 24 * 7}
+WARM_UP = {"day": 28, "hour": 24 * 21}
 """Periods of a panel whose residuals are not used for calibration."""
 PAUSE_DAYS, BACK_DAYS = 28, 7
 JUDGED, NO_VALUE, NO_BASELINE, PAUSED = range(4)
@@ -37,7 +37,7 @@ class Surprise:
 
     value: FloatArray
     """−ln p; NaN where not judged."""
-    is_above: np.ndarray
+    is_above: BoolArray
     """Whether it is a rise."""
     expected: FloatArray
     spread: FloatArray
@@ -111,7 +111,9 @@ def reasons(panel: Panel, seen: Walk, tested: slice) -> IntArray:
         recent = earlier[:, column] - np.isfinite(value[:, column])
         before_back = earlier[:, max(column - BACK_DAYS * per_day - 1, 0)]
         before_pause = earlier[:, max(column - PAUSE_DAYS * per_day - 1, 0)]
-        is_paused = (before_back == before_pause) & (recent - before_back < BACK_DAYS * per_day // 2) & (before_back > 0)
+        is_paused = (
+            (before_back == before_pause) & (recent - before_back < BACK_DAYS * per_day // 2) & (before_back > 0)
+        )
         found[is_paused & (column > PAUSE_DAYS * per_day), n] = PAUSED
     found[~np.isfinite(seen.z[:, tested]) | (count < LEAST[grain_of(panel)])] = NO_BASELINE
     found[~np.isfinite(value[:, tested])] = NO_VALUE

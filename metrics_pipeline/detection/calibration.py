@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metrics_pipeline.detection.interface import NO_GROUP, FloatArray, IntArray
+from metrics_pipeline.detection.counts import Floats
+from metrics_pipeline.detection.interface import NO_GROUP, BoolArray, FloatArray, IntArray
 
 TAIL = 0.1
 USUAL, USUAL_EXCESS = 1.65, 0.45
@@ -37,15 +38,15 @@ class Tails:
         size = np.abs(z)
         inside = -np.log(np.maximum(1 - (1 - TAIL) * np.minimum(size / self.quantile, 1), TAIL))
         beyond = np.maximum(size - self.quantile, 0) / self.scale
-        return np.minimum(inside + beyond, MOST)
+        return np.asarray(np.minimum(inside + beyond, MOST))
 
     def size_at(self, surprise: float) -> FloatArray:
         """|z| at which the surprise is this: the inverse of `surprise`."""
         inside = (1 - np.exp(-min(surprise, -np.log(TAIL)))) / (1 - TAIL)
-        return self.quantile * inside + self.scale * max(surprise + np.log(TAIL), 0.0)
+        return np.asarray(self.quantile * inside + self.scale * max(surprise + np.log(TAIL), 0.0))
 
 
-def tails(past: FloatArray, group: IntArray) -> Tails:
+def tails(past: Floats, group: IntArray) -> Tails:
     """Learn from past residuals (n_series, n_past), NaN = none; `group` (n_series,) as in `Panel`."""
     n, columns = past.shape
     if columns == 0:
@@ -65,7 +66,7 @@ def tails(past: FloatArray, group: IntArray) -> Tails:
     return Tails(np.maximum(quantile, 0.3), np.maximum(scale, 0.1))
 
 
-def _of_group(values: FloatArray, known: np.ndarray, group: IntArray, usual: float) -> FloatArray:
+def _of_group(values: FloatArray, known: BoolArray, group: IntArray, usual: float) -> FloatArray:
     """Mean of each series' group, leaning on `usual` where the group is small."""
     of = group - NO_GROUP  # series without peers share place 0, and lean on what is usual only
     weight = known & (group != NO_GROUP)

@@ -7,15 +7,21 @@ model of counts, `(1 - p)/(d p) + overdispersion²` the beta-binomial one of sha
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from metrics_pipeline.detection.interface import BoolArray, FloatArray
+import numpy as np
+import numpy.typing as npt
+
+from metrics_pipeline.detection.interface import BoolArray
+
+Floats = npt.NDArray[np.floating[Any]]
+"""Of either precision."""
 
 LEAST_EVENTS = 0.05
 """Expected events below which the variance no longer grows."""
 
 
-def relative_noise(expected: FloatArray, exposure: FloatArray, is_whole: BoolArray, is_share: BoolArray) -> FloatArray:
+def relative_noise(expected: Floats, exposure: Floats, is_whole: BoolArray, is_share: BoolArray) -> Floats:
     """(standard deviation / expectation)² of one period, for each series.
 
     `expected`: of the value, n / d. `exposure`: d (1 for what is no ratio). Shares (n never above d) are binomial, other

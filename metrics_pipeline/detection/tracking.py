@@ -28,20 +28,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from metrics_pipeline.detection.counts import relative_noise
+from metrics_pipeline.detection.counts import Floats, relative_noise
 from metrics_pipeline.detection.interface import (
     NO_EVENT,
     NO_GROUP,
     PHASES,
     BoolArray,
     Calendar,
+    FloatArray,
     IntArray,
     Panel,
 )
-
-Single = npt.NDArray[np.float32]
 
 BOUND = np.float32(2.5)
 BLOCK = 8192
@@ -51,6 +49,8 @@ _LOUD = 0.15
 _KNOWN = 14
 """Values after which a series may speak for its group."""
 _LIFT_BOUND = 3.0
+_FOLLOWED = np.float32(0.06)
+"""Most of a common movement that levels follow in one period, log: a sale is over tomorrow."""
 _LOG_BOUND = np.float32(2.5)
 
 
@@ -85,15 +85,15 @@ class Tuning:
 class Walk:
     """What the filter saw in each period before that period's value taught it anything; (n_series, n_periods)."""
 
-    z: Single
+    z: Floats
     """Standardised residuals after peers; NaN where missing."""
-    drift: Single
+    drift: Floats
     """Exponentially weighted mean of the bounded z, in its standard deviations if they were independent."""
-    shock: Single
+    shock: Floats
     """The movement of the series' group in its own standard deviations, 0 where it has no peers."""
-    expected: Single
+    expected: Floats
     """In the unit of the value; NaN before the first one."""
-    spread: Single
+    spread: Floats
     """Standard deviation as a share of the expectation."""
     seen: IntArray
     """Values learned from before this period."""
@@ -106,9 +106,11 @@ def walk(panel: Panel, calendar: Calendar, tuning: Tuning | None = None) -> Walk
     group[lonely] = group.max(initial=NO_GROUP) + 1 + np.arange(int(lonely.sum()))
     order = np.argsort(group, kind="stable")
     shape = panel.numerator.shape
-    out = Walk(*(np.full(shape, np.nan, dtype=np.float32) for _ in range(5)), seen=np.zeros(shape, dtype=np.int64))
+    z, drift, shock, expected, spread = (np.full(shape, np.nan, dtype=np.float32) for _ in range(5))
+    out = Walk(z, drift, shock, expected, spread, np.zeros(shape, dtype=np.int64))
+    value = panel.value
     for rows in _blocks(group[order]):
-        _Block(panel, calendar, tuning or Tuning(), order[rows], group[order[rows]]).follow(out)
+        _Block(panel, value, calendar, tuning or Tuning(), order[rows], group[order[rows]]).follow(out)
     return out
 
 
@@ -122,27 +124,53 @@ def _blocks(group: IntArray) -> list[slice]:
     return [slice(a, b) for a, b in zip(cuts, [*cuts[1:], len(group)], strict=True) if b > a]
 
 
+@dataclass(frozen=True)
+class _Now:
+    """One period of a block: (n_series,), `common` and `predicted` (n_groups,)."""
+
+    judged: BoolArray
+    learns: BoolArray
+    expected: Floats
+    spread: Floats
+    z: Floats
+    bounded: Floats
+    shock: Floats
+    ratio: Floats
+    """Log of the value against the expectation without any event."""
+    forgiven: Floats
+    """What the peers do beyond the predicted lift."""
+    moved: Floats
+    """Lift and what is forgiven."""
+    noise: Floats
+    """Variance of the value if it is an ordinary one, its expectation's included."""
+    common: Floats
+    predicted: Floats
+
+
 class _Block:
     """The state of the filter for some whole groups."""
 
-    def __init__(self, panel: Panel, calendar: Calendar, tuning: Tuning, rows: IntArray, group: IntArray) -> None:
+    def __init__(  # noqa: PLR0917
+        self, panel: Panel, value: FloatArray, calendar: Calendar, tuning: Tuning, rows: IntArray, group: IntArray
+    ) -> None:
         self.tuning, self.rows, n = tuning, rows, len(rows)
         self.slot = panel.slot.tolist()
         self.day_length = 24 if max(self.slot, default=0) > 6 else 1
         _, self.starts, self.of = np.unique(group, return_index=True, return_inverse=True)
         self.n_groups = len(self.starts)
-        self.value = np.ascontiguousarray(panel.value[rows].T, dtype=np.float32)
+        self.value = np.ascontiguousarray(value[rows].T, dtype=np.float32)
         self.exposure = (
             None if panel.denominator is None else np.ascontiguousarray(panel.denominator[rows].T, dtype=np.float32)
         )
         self.there = np.isfinite(self.value)
         self.usable = self.there if panel.excluded is None else self.there & ~panel.excluded[rows].T
-        self._kinds()
+        self._kinds(panel.numerator[rows].T)
         self.level = np.zeros(n, np.float32)
         self.level_variance = np.zeros(n, np.float32)
         self.begun = np.zeros(n, dtype=bool)
         self.week = np.zeros((max(self.slot, default=0) + 1, n), np.float32)
         self.week_variance = np.full(self.week.shape, tuning.week_spread**2, np.float32)
+        self.visited = np.zeros(self.week.shape, dtype=bool)
         self.own = np.full(n, tuning.first_noise**2, np.float32)
         self.strength = np.ones(n, np.float32)
         self.strength_weight = np.full(n, 1 / tuning.strength_spread**2, np.float32)
@@ -151,25 +179,23 @@ class _Block:
         self.drift = np.zeros(n, np.float32)
         self.group_variance = np.full(self.n_groups, 0.03**2, np.float32)
         self.event_noise = np.full(self.n_groups, tuning.event_noise**2, np.float32)
+        self.nothing = np.zeros(self.n_groups, np.float32)
         self._events(calendar)
 
-    def _kinds(self) -> None:
-        """Which noise a series has in each period, by the values before it; only where there are ratios or amounts."""
-        exposure = self.exposure
-        events = self.value.astype(np.float64) * (1.0 if exposure is None else exposure)
+    def _kinds(self, events: FloatArray) -> None:
+        """Which noise a series has in each period, by the values up to it; a series that was below 0 has no more values."""
         with np.errstate(invalid="ignore"):
-            broken = self.there & (np.abs(events - np.round(events)) > 1e-5 * np.maximum(np.abs(events), 1))
-            above = self.there & (self.value > 1)
-        is_ratio = np.zeros(self.there.shape, bool) if exposure is None else self.there & (exposure > 1)
-        self.all_counts = not broken.any() and not is_ratio.any()
-        if not self.all_counts:
-            self.is_whole = ~np.logical_or.accumulate(broken, axis=0)
-            ever = np.logical_or.accumulate(is_ratio, axis=0)
-            self.is_share = ever & ~np.logical_or.accumulate(above & is_ratio, axis=0)
-        with np.errstate(invalid="ignore"):
-            negative = np.logical_or.accumulate(self.value < 0, axis=0)
-        self.there &= ~negative
-        self.usable = self.usable & self.there
+            if np.nanmin(self.value, initial=0) < 0:
+                self.there &= ~np.logical_or.accumulate(self.value < 0, axis=0)
+                self.usable = self.usable & self.there
+            is_broken = np.abs(events - np.rint(events)) > 1e-6 * np.maximum(np.abs(events), 1)
+            self.all_counts = self.exposure is None and not is_broken.any()
+            if self.all_counts:
+                return
+            is_ratio = np.zeros(self.there.shape, bool) if self.exposure is None else self.exposure > 1
+            above = is_ratio & (self.value > 1)
+        self.is_whole = ~np.logical_or.accumulate(is_broken, axis=0)
+        self.is_share = np.logical_or.accumulate(is_ratio, axis=0) & ~np.logical_or.accumulate(above, axis=0)
 
     def _events(self, calendar: Calendar) -> None:
         """Numbers for the days of events, and what is known of each in each group."""
@@ -200,92 +226,118 @@ class _Block:
             getattr(out, name)[self.rows] = kept[name].T
         out.seen[self.rows] = seen.T
 
-    def _step(self, period: int) -> tuple[Single, Single, Single, Single, Single]:
-        t, of, slot = self.tuning, self.of, self.slot[period]
-        there, usable = self.there[period], self.usable[period]
-        exposure = None if self.exposure is None else np.where(there, self.exposure[period], np.float32(1))
-        half = np.float32(0.5) if exposure is None else 0.5 / np.maximum(exposure, np.float32(1e-6))
-        self._begin(self.value[period], there & usable & ~self.begun, half)
-        judged, learns = there & self.begun, usable & self.begun
+    def _step(self, period: int) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+        """What is seen in a period (as `Walk` has it), and then what is learned from it."""
+        exposure = None if self.exposure is None else np.where(self.there[period], self.exposure[period], np.float32(1))
+        half = np.float32(0.5) if exposure is None else np.float32(0.5) / np.maximum(exposure, np.float32(1e-6))
+        self._begin(self.value[period], self.usable[period] & ~self.begun, half)
+        if self.day_length > 1:
+            self._like_yesterday(self.slot[period], self.usable[period] & self.begun)
+        now = self._look(period, exposure, half)
+        z, bounded = now.z, now.bounded
+        memory = self.tuning.drift_memory / self.day_length**0.5
+        self.drift += now.learns * (memory * (bounded - self.drift))
+        drift = self.drift / np.float32((memory / (2 - memory)) ** 0.5)
+        seen = (
+            np.where(now.judged, z, np.nan),
+            np.where(now.judged, drift, np.nan),
+            np.where(now.judged, now.shock, np.nan),
+            np.where(self.begun, now.expected, np.nan),
+            now.spread,
+        )
+        self._learn(period, now)
+        return seen
 
-        week, week_variance = self.week[slot], self.week_variance[slot]
-        before = np.exp(np.clip(self.level + week, -30, 40))
-        unsure = self.level_variance + week_variance
+    def _look(self, period: int, exposure: Floats | None, half: Floats | np.float32) -> _Now:
+        """Expectation, peers, noise and residual of every series, by what was learned before."""
+        of, slot = self.of, self.slot[period]
+        judged, learns = self.there[period] & self.begun, self.usable[period] & self.begun
+        before = np.exp(np.clip(self.level + self.week[slot], -30, 40))
+        unsure = self.level_variance + self.week_variance[slot]
         is_event = self.has_event[period]
+        lift: Floats | np.float32 = np.float32(0)
+        more: Floats | np.float32 = np.float32(0)
+        event_of, predicted, doubt = self.is_event[:, period], self.nothing, self.nothing
         if is_event:
-            of_event = self.is_event[:, period]
-            predicted, doubt = self._predicted(period, of_event)
+            predicted, doubt = self._predicted(period, event_of)
             lift = predicted[of]
             before = before * np.exp(self.strength * lift)
-        noise = self._noise(period, before, exposure)
-        total = noise + unsure
+            more = np.float32(0.02) * event_of[of]
+        total = self._noise(period, before, exposure) + unsure
 
         value = np.where(judged, self.value[period], before)
         ratio = np.clip(np.log((value + half) / (before + half)), -_LOG_BOUND, _LOG_BOUND)
-        weight = (learns & (self.seen >= _KNOWN)) / (total + 0.02 * of_event[of] if is_event else total)
-        common, information, others, behind = self._common(ratio, weight.astype(np.float32), np.sqrt(total) * BOUND)
-        has_peers = behind > 0
+        weight = (learns & (self.seen >= _KNOWN)) / (total + more)
+        common, information, others, behind = self._common(ratio, weight, np.sqrt(total) * BOUND)
         shown = np.maximum(1 - 1 / np.maximum(others * others * behind, np.float32(1e-6)), 0)
         forgiven = others * shown
-        moved = lift + forgiven if is_event else forgiven
+        moved = lift + forgiven
         expected = before * np.exp(self.strength * forgiven)
+
+        has_peers = behind > 0
         answer_noise = self.event_noise[of] * moved * moved
         variance = total + answer_noise + moved * moved / self.strength_weight
         variance += np.where(has_peers, (shown > 0) / np.maximum(behind, 1), 0)
         if is_event:
             variance += np.where(has_peers, 0, (doubt[of] * self.strength) ** 2)
         spread = np.sqrt(variance)
-
         z = 2 * (np.sqrt(value / expected) - 1) / spread + np.minimum(spread, 2) / 4
-        bounded = np.where(judged, np.clip(z, -BOUND, BOUND), 0)
-        z = np.where(judged, z, np.nan)
-        memory = t.drift_memory / self.day_length**0.5
-        self.drift += learns * (memory * (bounded - self.drift))
-        group_spread = np.sqrt(self.group_variance + 1 / np.maximum(information, 1e-6) + (doubt**2 if is_event else 0))
-        shock = np.where(has_peers, (common / group_spread)[of], 0)
-        seen = (
-            z,
-            np.where(judged, self.drift / np.float32((memory / (2 - memory)) ** 0.5), np.nan),
-            np.where(judged, shock, np.nan),
-            np.where(self.begun, expected, np.nan),
-            spread,
+        group_spread = np.sqrt(self.group_variance + 1 / np.maximum(information, 1e-6) + doubt * doubt)
+        return _Now(
+            judged=judged,
+            learns=learns,
+            expected=expected,
+            spread=spread,
+            z=z,
+            bounded=np.where(judged, np.clip(z, -BOUND, BOUND), 0),
+            shock=np.where(has_peers, (common / group_spread)[of], 0),
+            ratio=ratio + self.strength * lift,
+            forgiven=forgiven,
+            moved=moved,
+            noise=total + answer_noise,
+            common=common,
+            predicted=predicted,
         )
 
-        loud = np.abs(moved) >= _LOUD
+    def _learn(self, period: int, now: _Now) -> None:
+        """Levels, weeks and noise follow what was seen; event days teach lifts and strengths."""
+        t, slot, learns = self.tuning, self.slot[period], now.learns
+        loud = np.abs(now.moved) >= _LOUD
         calm = learns & ~loud
-        followed = self.strength * np.clip(forgiven, -0.06, 0.06)
-        gain = learns / (total + answer_noise)
-        if is_event:
-            on_event = of_event[of]
+        followed = self.strength * np.clip(now.forgiven, -_FOLLOWED, _FOLLOWED)
+        gain = learns / now.noise
+        event_of = self.is_event[:, period]
+        if self.has_event[period]:
+            on_event = event_of[self.of]
             calm &= ~on_event
             followed = np.where(on_event, 0, followed)
             gain *= np.where(on_event, np.float32(0.5), np.float32(1))
-            self._learn_lifts(period, of_event, common, predicted)
+            self._learn_lifts(period, event_of, now)
         if loud.any():
-            answer = ratio + self.strength * lift if is_event else ratio
-            self._learn_strength(learns & loud, answer, moved, total, bounded)
-        quiet = slice(None) if not is_event else ~of_event
-        self.group_variance[quiet] += 0.03 * (
-            np.minimum(common * common, 9 * self.group_variance) - self.group_variance
-        )[quiet]
-        pull = bounded * spread
+            self._learn_strength(learns & loud, now)
+        usual = np.minimum(now.common * now.common, 9 * self.group_variance) - self.group_variance
+        self.group_variance += ~event_of * (np.float32(0.03) * usual)
+
+        pull = now.bounded * now.spread
         level_gain = gain * self.level_variance
         self.level += np.clip(level_gain * (pull + followed), -1, 1)
-        beyond = np.abs(bounded) >= BOUND
-        self.run += learns * np.where(beyond, np.float32(1), -np.minimum(self.run, 1))
+        self.run += learns * np.where(np.abs(now.bounded) >= BOUND, np.float32(1), -np.minimum(self.run, 1))
         move = (self.own * t.memory**2 + t.least_move**2) / self.day_length
         move += (learns & (self.run >= t.let_go_after * self.day_length**0.5)) * np.float32(t.let_go**2)
         self.level_variance += self.begun * (move - level_gain * self.level_variance)
+
+        week_variance = self.week_variance[slot]
         week_gain = gain * week_variance * np.where(calm, np.float32(1), np.float32(0.25))
         self.week[slot] += week_gain * pull
         self.week_variance[slot] += t.week_move**2 - week_gain * week_variance
-        rate = calm * np.maximum(1 / (self.seen + 4), t.scale_memory / self.day_length**0.5)
-        surprise = np.minimum(np.where(judged, z * z, 1), 9) - 1
-        self.own = np.clip(self.own + rate * surprise * variance, 0.01**2, 4.0).astype(np.float32)
-        self.seen += learns
-        return seen
 
-    def _begin(self, value: Single, fresh: BoolArray, half: Single | np.float32) -> None:
+        known = self.seen - len(self.week)  # before each slot has been seen once, residuals are ignorance and not noise
+        rate = (calm & (known >= 0)) * np.maximum(1 / (np.maximum(known, 0) + 8), t.scale_memory / self.day_length**0.5)
+        surprise = np.minimum(np.where(now.judged, now.z * now.z, 1), 9) - 1
+        self.own = np.clip(self.own + rate * surprise * now.spread * now.spread, 0.01**2, 4.0)
+        self.seen += learns
+
+    def _begin(self, value: Floats, fresh: BoolArray, half: Floats | np.float32) -> None:
         """A series begins at its first value, unsure of it by its own noise."""
         if fresh.any():
             start = np.where(fresh, np.maximum(value, 0), 0) + half
@@ -293,7 +345,16 @@ class _Block:
             self.level_variance = np.where(fresh, np.float32(0.34), self.level_variance)
             self.begun |= fresh
 
-    def _noise(self, period: int, expected: Single, exposure: Single | None) -> Single:
+    def _like_yesterday(self, slot: int, learns: BoolArray) -> None:
+        """An hour of the week that was never seen begins as the same hour of the day before."""
+        before = (slot - self.day_length) % len(self.week)
+        fresh = ~self.visited[slot] & self.visited[before]
+        if fresh.any():
+            self.week[slot] = np.where(fresh, self.week[before], self.week[slot])
+            self.week_variance[slot] = np.where(fresh, np.float32(0.15**2), self.week_variance[slot])
+        self.visited[slot] |= learns
+
+    def _noise(self, period: int, expected: Floats, exposure: Floats | None) -> Floats:
         if self.all_counts:
             return np.asarray(1 / np.maximum(expected, np.float32(0.05)) + self.own)
         ones = np.ones_like(expected) if exposure is None else exposure
@@ -301,7 +362,7 @@ class _Block:
         own = relative_noise(expected, ones, self.is_whole[earlier], self.is_share[earlier])
         return np.asarray(own + self.own, dtype=np.float32)
 
-    def _predicted(self, period: int, is_event: BoolArray) -> tuple[Single, Single]:
+    def _predicted(self, period: int, is_event: BoolArray) -> tuple[Floats, Floats]:
         """Log lift of each group's event, and its standard deviation; (n_groups,), 0 where there is no event."""
         rows = np.arange(self.n_groups)
         number, phase = self.lift_no[:, period], self.phase[:, period]
@@ -312,7 +373,7 @@ class _Block:
         doubt = np.sqrt((self.tuning.lift_spread * predicted) ** 2 + first + np.float32(0.04**2))
         return np.where(is_event, predicted, 0), np.where(is_event, doubt, 0).astype(np.float32)
 
-    def _common(self, ratio: Single, weight: Single, bound: Single) -> tuple[Single, Single, Single, Single]:
+    def _common(self, ratio: Floats, weight: Floats, bound: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         """Movement of each group and the weight behind it; the same without the series itself, for each series."""
         of, starts = self.of, self.starts
         by = weight * self.strength
@@ -330,10 +391,11 @@ class _Block:
         others = (whole * common[of] - bounded) / np.maximum(rest, np.float32(1e-6)) * (rest > 0)
         return common, information, others, rest
 
-    def _learn_lifts(self, period: int, is_event: BoolArray, common: Single, predicted: Single) -> None:
+    def _learn_lifts(self, period: int, is_event: BoolArray, now: _Now) -> None:
+        """The lift of a day of an event is what the group did; earlier times count half as much each."""
         rows = np.flatnonzero(is_event)
         number, phase = self.lift_no[rows, period], self.phase[rows, period]
-        total = np.clip(predicted[rows] + common[rows], -_LIFT_BOUND, _LIFT_BOUND)
+        total = np.clip(now.predicted[rows] + now.common[rows], -_LIFT_BOUND, _LIFT_BOUND)
         seen = 0.5 * self.lift_seen[rows, number]
         self.lift[rows, number] = (seen * self.lift[rows, number] + total) / (seen + 1)
         self.lift_seen[rows, number] = seen + 1
@@ -341,16 +403,17 @@ class _Block:
         self.phase_lift[rows, phase] = (seen * self.phase_lift[rows, phase] + total) / (seen + 1)
         self.phase_seen[rows, phase] = seen + 1
 
-    def _learn_strength(self, loud: BoolArray, answer: Single, moved: Single, noise: Single, bounded: Single) -> None:
+    def _learn_strength(self, loud: BoolArray, now: _Now) -> None:
         """How strongly each series answers to its group (recursive least squares), and how much noise answers have."""
-        exact = loud / (noise + np.float32(0.02))
+        moved = now.moved
+        exact = loud / (now.noise + np.float32(0.02))
         self.strength_weight += exact * moved * moved
         most = np.abs(moved) / 2
-        miss = np.clip(answer - self.strength * moved, -most, most)
+        miss = np.clip(now.ratio - self.strength * moved, -most, most)
         step = exact * moved * miss / self.strength_weight
-        self.strength = np.clip(self.strength + step, 0, 2.5).astype(np.float32)
+        self.strength = np.clip(self.strength + step, 0, 2.5)
         number = np.add.reduceat(loud.astype(np.float32), self.starts)
-        surprise = np.add.reduceat(np.where(loud, bounded * bounded / 0.94 - 1, 0), self.starts)
-        rate = 0.1 * number / (number + 10)
+        surprise = np.add.reduceat(np.where(loud, now.bounded * now.bounded / 0.94 - 1, 0), self.starts)
+        rate = np.float32(0.1) * number / (number + 10)
         change = np.exp(rate * surprise / np.maximum(number, 1))
-        self.event_noise = np.clip(self.event_noise * change, 0.05**2, 0.6**2).astype(np.float32)
+        self.event_noise = np.clip(self.event_noise * change, 0.05**2, 0.6**2)

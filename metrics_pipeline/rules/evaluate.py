@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from metrics_pipeline.detection.promotions import PromotionDay
 from metrics_pipeline.detection.references import Reference
-from metrics_pipeline.rules import composite, freshness
+from metrics_pipeline.rules import anomaly, composite, freshness
 from metrics_pipeline.rules.model import Rule
 from metrics_pipeline.rules.statement import (
     COLUMNS,
@@ -295,7 +295,11 @@ class Judging:
         if "composite" in needed.features:
             self._con.register("leaves", composite.leaves(rules, run))
             composed = composite.ctes(rules)
-        sql = statement(self._values(needed), needed, composed)
+        values = self._values(needed)
+        if needed.anomalies:
+            learned = anomaly.found(self._con, values, needed.anomalies, self._promotions, (span.start, span.until))
+            self._con.register("anomaly_found", learned)
+        sql = statement(values, needed, composed)
         if not composed:
             self.sql = sql
         self._put(sql, {"evaluated_at": self._now})

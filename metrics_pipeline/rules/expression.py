@@ -9,18 +9,23 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-Family = Literal["value", "change", "event", "target", "benchmark", "share", "quantile", "band", "freshness"]
+Family = Literal["value", "change", "event", "target", "benchmark", "share", "quantile", "band", "anomaly", "freshness"]
 Promotions = Literal["widen", "last_event", "ordinary"]
+Pattern = Literal["point", "drift"]
 Operator = Literal[">", ">=", "<", "<=", "outside", "inside"]
 
 GRAMMAR = (
     "value | pct_change(7d) | pct_change(7d, over=4) | pct_change(last_event) | vs_target() | vs_benchmark() "
     "| share_of_parent() | share_of_parent(region) | share_of_parent(7d) | quantile(90d, 0.99) "
-    "| band(seasonal) | band(seasonal, weeks=8, k=4, promotions=widen) | freshness()"
+    "| band(seasonal) | band(seasonal, weeks=8, k=4, promotions=widen) "
+    "| anomaly() | anomaly(budget=1/month, red=1/year) | anomaly(drift, budget=1/quarter, red=1/year) | freshness()"
 )
 LAST_EVENT = "last_event"
+DEFAULT_BUDGET, DEFAULT_RED_BUDGET = "1/month", "1/year"
+BUDGET_DAYS: Mapping[str, float] = {"day": 1.0, "week": 7.0, "month": 30.4375, "quarter": 91.3125, "year": 365.25}
+"""Units of a budget of false alarms, in days."""
 DEFAULT_WEEKS = 8
 _HOURS = {"h": 1, "d": 24, "w": 168}
 
@@ -49,6 +54,12 @@ class Expression:
     """band: half-width of the drawn band in robust standard deviations; None = the yellow threshold."""
     promotions: Promotions = "widen"
     """band: what a promotion day of the calendar means for the tested period."""
+    pattern: Pattern = "point"
+    """anomaly: one value that is far from what was expected, or many that are a little on one side."""
+    budget: str = ""
+    """anomaly: false alarms that a slice may have, e.g. `1/month`; where the observed number is 1."""
+    red_budget: str = ""
+    """anomaly: the same where the observed number is 2."""
     parent: str = ""
     """share: the dimension of the outer slice, one of the rule's own; empty = the total."""
 
@@ -147,6 +158,12 @@ def parse_expression(text: str) -> Expression:
     return _PARSERS[name](text, positional, named)
 
 
+def per_day(budget: str) -> float:
+    """A budget such as `1/month` as false alarms a day."""
+    number, unit = budget.split("/")
+    return float(number) / BUDGET_DAYS[unit]
+
+
 def parse_threshold(text: str) -> Threshold:
     """Read a threshold such as `> 0.08`, `< -0.3`, `outside 4`, `outside -3..5`.
 
@@ -211,6 +228,29 @@ def _band(text: str, positional: list[str], named: dict[str, str]) -> Expression
         case "widen" | "last_event" | "ordinary":
             return Expression("band", weeks=weeks, width=width, promotions=promotions)
     raise ExpressionError(f"{text!r}: promotions is widen, last_event or ordinary, not {promotions!r}")
+
+
+def _anomaly(text: str, positional: list[str], named: dict[str, str]) -> Expression:
+    if len(positional) > 1 or (positional and positional[0] not in get_args(Pattern)):
+        raise ExpressionError(f"{text!r}: what is looked for is point or drift, e.g. anomaly(drift, budget=1/quarter)")
+    pattern: Pattern = "drift" if positional == ["drift"] else "point"
+    budget = _budget(text, "budget", named.pop("budget", DEFAULT_BUDGET))
+    red = _budget(text, "red", named.pop("red", DEFAULT_RED_BUDGET))
+    _no_more(text, [], named, known=("budget", "red"))
+    if per_day(red) >= per_day(budget):
+        raise ExpressionError(f"{text!r}: red={red} is no rarer than budget={budget}; red is the stricter of the two")
+    return Expression("anomaly", pattern=pattern, budget=budget, red_budget=red)
+
+
+def _budget(text: str, name: str, value: str) -> str:
+    match = re.fullmatch(r"([1-9][0-9]{0,2})\s*/\s*([a-z]+)", value)
+    if match is None or match[2] not in BUDGET_DAYS:
+        raise ExpressionError(
+            f"{text!r}: {name} is a number of false alarms per {', '.join(BUDGET_DAYS)}, e.g. 1/month, not {value!r}"
+        )
+    if int(match[1]) / BUDGET_DAYS[match[2]] > 0.5:
+        raise ExpressionError(f"{text!r}: {name}={value} is more than one false alarm in two days; e.g. 1/month")
+    return f"{match[1]}/{match[2]}"
 
 
 def _share(text: str, positional: list[str], named: dict[str, str]) -> Expression:
@@ -284,6 +324,11 @@ def _share_text(share: Expression) -> str:
     return f"share_of_parent({', '.join(part for part in (share.parent, lag) if part)})"
 
 
+def _anomaly_text(one: Expression) -> str:
+    pattern = "drift, " if one.pattern == "drift" else ""
+    return f"anomaly({pattern}budget={one.budget}, red={one.red_budget})"
+
+
 def _band_text(band: Expression) -> str:
     width = f", k={_number_text(band.width)}" if band.width is not None else ""
     return f"band(seasonal, weeks={band.weeks}{width}, promotions={band.promotions})"
@@ -299,6 +344,7 @@ _PARSERS: Mapping[str, Callable[[str, list[str], dict[str, str]], Expression]] =
     "pct_change": _change,
     "quantile": _quantile,
     "band": _band,
+    "anomaly": _anomaly,
     "share_of_parent": _share,
 }
 _TEXTS: Mapping[Family, Callable[[Expression], str]] = {
@@ -310,5 +356,6 @@ _TEXTS: Mapping[Family, Callable[[Expression], str]] = {
     "share": _share_text,
     "quantile": lambda one: f"quantile({one.window_days}d, {_number_text(one.probability)})",
     "band": _band_text,
+    "anomaly": _anomaly_text,
     "freshness": lambda _: "freshness()",
 }

@@ -30,6 +30,8 @@ Direction = Literal["rise", "fall", "both"]
 COMPOSITE = ("all_of", "any_of", "not")
 """Keys that make a rule a composite one."""
 COMPOSITE_THRESHOLDS = {"yellow_if": ">= 1", "red_if": ">= 2"}
+ANOMALY_THRESHOLDS = {"yellow_if": "outside 1", "red_if": "outside 2"}
+"""Thresholds of an anomaly rule that gives none: its two budgets."""
 _WHERE_GIVEN = ("all_of", "any_of", "none_of", "overrides", "promotions", "keep_firing_for")
 """Keys that are part of the hash only where a rule has them."""
 _DEFAULT_DUE = {"day": "09:00", "hour": "01:00"}
@@ -260,7 +262,10 @@ class Rule(_Keys):
             "pct_change(last_event): relative change against the same day of the last such promotion; quiet on other "
             "days. vs_target(), vs_benchmark(): relative distance to the number in the seeds metric_targets and "
             "industry_benchmarks that is valid on the day. share_of_parent(): part of the total, share_of_parent(region): "
-            "of that region; with a distance, share_of_parent(7d), the relative change of that part. freshness(): hours "
+            "of that region; with a distance, share_of_parent(7d), the relative change of that part. "
+            "anomaly(budget=1/month, red=1/year): how rare the value is for its own series, given weekday, promotions and what "
+            "the other slices do; 1 (−1 for a fall) is as rare as a false alarm may be by the budget, 2 as by red; "
+            "anomaly(drift): the same of a slow movement; thresholds default to outside 1 and outside 2. freshness(): hours "
             "since the moment up to which the metric is complete, judged once, for the newest period that has ended."
         ),
     )
@@ -331,6 +336,13 @@ class Rule(_Keys):
     def _composite_thresholds(cls, data: Any) -> Any:
         if isinstance(data, dict) and any(data.get(key) for key in COMPOSITE) and not {*data} & {"yellow_if", "red_if"}:
             return {**data, **COMPOSITE_THRESHOLDS}
+        return data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _anomaly_thresholds(cls, data: Any) -> Any:
+        if isinstance(data, dict) and str(data.get("expr", "")).strip().startswith("anomaly"):
+            return data if {*data} & {"yellow_if", "red_if"} else {**data, **ANOMALY_THRESHOLDS}
         return data
 
     @model_validator(mode="after")

@@ -33,6 +33,7 @@ from metrics_pipeline.detection.promotions import (
     former_days,
 )
 from metrics_pipeline.detection.references import FILES, Reference, digest_of
+from metrics_pipeline.rules import anomaly
 from metrics_pipeline.rules.expression import Expression, Threshold
 from metrics_pipeline.rules.model import Rule
 from metrics_pipeline.warehouse.quoting import literal
@@ -110,6 +111,8 @@ class Relations:
     dimensions: frozenset[str]
     features: frozenset[Feature] = frozenset()
     """What some rule uses beyond the plain case; the text of the statement has it only then."""
+    anomalies: tuple[anomaly.Asked, ...] = ()
+    """Specs whose baselines are learned outside the statement, which joins them as `anomaly_found`."""
 
 
 @dataclass
@@ -162,18 +165,25 @@ def relations(
         "promotion_where": _promotion_where(numbered, promotions, span),
     }
     wanted = _Wanted(metrics, span, keys)
+    learned = _Wanted(metrics, span, keys)
     for metric, dimension, grain, expression, sample in specs:
-        wanted.want(metric, grain, dimension, max(SEEN_DAYS, _lookback_days(expression)))
+        if expression.family == "anomaly":
+            learned.want(metric, grain, dimension, anomaly.LOOKBACK_DAYS[grain])
+        own_days = 0 if expression.family == "anomaly" else _lookback_days(expression, grain)
+        wanted.want(metric, grain, dimension, max(SEEN_DAYS, own_days))
         if expression.promotions == "last_event" and expression.family == "band":
             wanted.want_former(metric, grain, dimension, former.values(), days=seasonal.lookback_days(1))
         if expression.family == "event":
             wanted.want_former(metric, grain, dimension, former.values(), days=0)
         if expression.family == "share":
             parent = expression.parent or "all"
-            wanted.want(metric, grain, parent, max(SEEN_DAYS, _lookback_days(expression)))
+            wanted.want(metric, grain, parent, max(SEEN_DAYS, _lookback_days(expression, grain)))
         if sample is not None:
             wanted.want(sample[0], grain, dimension, SEEN_DAYS)
     tables["wanted"], reads = wanted.result()
+    if any(spec.expression.family == "anomaly" for spec in specs):
+        tables["anomaly_wanted"], more = learned.result()
+        reads = tuple(_disjoint([*reads, *more]))
     tables["reference_values"] = _reference_values(set_numbers, keys)
     return Relations(
         tables,
@@ -183,6 +193,11 @@ def relations(
         frozenset(rule.dimension for rule in rules)
         | {spec.expression.parent or "all" for spec in specs if spec.expression.family == "share"},
         _features(rules) | ({"slice_events"} if any(day.affects for day in promotions) else set()),
+        tuple(
+            anomaly.Asked(number, keys.number(metric, grain, dimension), grain, dimension, expression)
+            for (metric, dimension, grain, expression, _), number in specs.items()
+            if expression.family == "anomaly"
+        ),
     )
 
 
@@ -247,10 +262,11 @@ def statement(values: str, needed: Relations, composed: str = "") -> str:
         "share": share.CTES.format(series=_SERIES),
         "quantile": quantile.ctes(probabilities),
         "band": f"{_BAND_POINTS.format(**common)},\n{_BAND_EVENTS[by_slice]},\n{seasonal.CTES}",
+        "anomaly": _ANOMALY.format(series=_SERIES),
     }
     wanted = {"reference" if family in FILES else family for family in families}
     asked = [family for family in detectors if family in wanted]
-    judged = "\n    UNION ALL\n".join(_JUDGED_BY.get(family, _JUDGED).format(family=family) for family in asked)
+    judged = "\n    UNION ALL BY NAME\n".join(_JUDGED_BY.get(family, _JUDGED).format(family=family) for family in asked)
     parts = [
         _KNOWN.format(
             values=values,
@@ -304,14 +320,38 @@ def _verdicts(features: frozenset[Feature], families: frozenset[str]) -> str:
         holds = _HOLDS.replace("observed", "holds_rank")
     elif "recovery" in features:
         holds = _HOLDS
+    observed, scale = _OBSERVED, "v.scale"
+    if is_composite:
+        observed, scale = "rank::DOUBLE", "NULL::DOUBLE AS scale, c.rank, c.holds_rank"
+    learned = "anomaly" in families
+    if learned:
+        observed, scale = f"CASE WHEN family = 'anomaly' THEN rarity ELSE {_OBSERVED} END", _LEARNED_SCALE
     return _VERDICTS.format(
         holds=holds,
-        observed="rank::DOUBLE" if is_composite else _OBSERVED,
-        scale="NULL::DOUBLE AS scale, c.rank, c.holds_rank" if is_composite else "v.scale",
+        observed=observed,
+        scale=scale,
+        learned=_LEARNED if learned else "",
+        lower="coalesce(low, baseline - width * scale)" if learned else "baseline - width * scale",
+        upper="coalesce(high, baseline + width * scale)" if learned else "baseline + width * scale",
+        yellow_bound=_bound("yellow", learned=learned),
+        red_bound=_bound("red", learned=learned),
         of_rule=(_JOIN_COMPOSED if is_composite else "") + (joins if has_variants else ""),
         chosen=chosen if has_variants else "",
         muted="WHEN is_muted THEN 'muted'::reason_word\n            " if has_variants else "",
         not_event=_NOT_EVENT if "event" in families else "",
+    )
+
+
+def _bound(tier: str, *, learned: bool) -> str:
+    """SQL: the value at which the observed number would be at the tier's threshold, on the side of the observed one."""
+    threshold = f"""CASE
+        WHEN {tier}_above IS NULL OR ({tier}_below IS NOT NULL AND observed < ({tier}_above + {tier}_below) / 2)
+            THEN {tier}_below
+        ELSE {tier}_above
+    END"""
+    plain = f"coalesce(baseline, 0) + scale * {threshold}"
+    return (
+        f"CASE WHEN family = 'anomaly' THEN {_LEARNED_BOUND.format(t=threshold)} ELSE {plain} END" if learned else plain
     )
 
 
@@ -336,10 +376,10 @@ def _asked(rule: Rule) -> _Asked:
 
 def read_days(rule: Rule) -> int:
     """How many days before a period are read to judge it, former events aside."""
-    return max(SEEN_DAYS, _lookback_days(rule.expr))
+    return max(SEEN_DAYS, _lookback_days(rule.expr, rule.grain))
 
 
-def _lookback_days(expression: Expression) -> int:
+def _lookback_days(expression: Expression, grain: str) -> int:
     match expression.family:
         case "value" | "event" | "target" | "benchmark" | "freshness":
             return 0
@@ -349,6 +389,8 @@ def _lookback_days(expression: Expression) -> int:
             return -(-expression.lag_hours * expression.over // 24)
         case "quantile":
             return expression.window_days
+        case "anomaly":
+            return anomaly.LOOKBACK_DAYS[grain]
         case "band":
             return seasonal.lookback_days(expression.weeks)
 
@@ -459,7 +501,7 @@ def _new_until(state: MetricState | None, rule: Rule) -> datetime | None:
     """First moment from which a missing baseline is not for a change of the metric's definition; None = never is."""
     if state is None or state.version_since is None or rule.condition is not None:
         return None
-    days = _BETWEEN_EVENTS if rule.expr.family == "event" else _lookback_days(rule.expr)
+    days = _BETWEEN_EVENTS if rule.expr.family == "event" else _lookback_days(rule.expr, rule.grain)
     return state.version_since + timedelta(days=days)
 
 
@@ -568,7 +610,9 @@ def _event_where(specs: Mapping[_Asked, int], promotions: Sequence[PromotionDay]
             "member": pa.string(), "day_no": pa.int32(), "widening": pa.float64(), "is_excluded": pa.bool_(),
         }
     )  # fmt: skip
-    first = span.start.date() - timedelta(days=max([SEEN_DAYS, *(_lookback_days(one.expression) for one in specs)]))
+    first = span.start.date() - timedelta(
+        days=max([SEEN_DAYS, *(_lookback_days(one.expression, one.grain) for one in specs)])
+    )
     days: dict[Affects, list[PromotionDay]] = {}
     for day in promotions:
         if day.affects and first <= day.date <= span.until.date():
@@ -899,8 +943,30 @@ _JUDGED = "    SELECT ask_no, baseline, scale FROM {family}_judged"
 _JUDGED_BY = {
     "band": """    SELECT t.ask_no, b.baseline, b.scale
     FROM band_judged AS b
-    JOIN tested AS t ON t.spec_no = b.spec_no AND t.series_no = b.series_no AND t.period_start = b.period_start"""
+    JOIN tested AS t ON t.spec_no = b.spec_no AND t.series_no = b.series_no AND t.period_start = b.period_start""",
+    "anomaly": "    SELECT ask_no, baseline, scale, rarity, low, high, low_red, high_red FROM anomaly_judged",
 }
+_ANOMALY = """
+-- anomaly: learned from the series' own past and its peers before this statement (rules/anomaly.py).
+anomaly_judged AS (
+    SELECT t.ask_no, f.baseline, NULL::DOUBLE AS scale, f.observed AS rarity, f.low, f.high, f.low_red, f.high_red
+    FROM tested AS t
+    JOIN specs AS s ON s.spec_no = t.spec_no AND s.family = 'anomaly'
+    JOIN members AS m ON m.member_no = t.series_no % {series}
+    JOIN anomaly_found AS f ON f.spec_no = t.spec_no AND f.member = m.member AND f.period_start = t.period_start
+)"""
+_LEARNED = ", j.rarity, j.low, j.high, j.low_red, j.high_red"
+_LEARNED_SCALE = "v.scale, v.rarity, v.low, v.high, v.low_red, v.high_red"
+_LEARNED_BOUND = """(
+        SELECT CASE
+            WHEN t >= 1 THEN high + (t - 1) * (high_red - high)
+            WHEN t >= 0 THEN baseline + t * (high - baseline)
+            WHEN t >= -1 THEN baseline - t * (low - baseline)
+            ELSE low + (-1 - t) * (low_red - low)
+        END
+        FROM (SELECT {t} AS t) AS at_threshold
+    )"""
+"""The observed number is 1 at `high`, 2 at `high_red` (−1 and −2 at `low`, `low_red`), and straight in between."""
 _NOTHING_JUDGED = "    SELECT ask_no, NULL::DOUBLE AS baseline, NULL::DOUBLE AS scale FROM tested WHERE FALSE"
 
 
@@ -962,7 +1028,7 @@ _NOT_EVENT = """WHEN observed IS NULL AND family = 'event' AND date_diff('day', 
             """
 _VERDICTS = f"""
 valued AS (
-    SELECT a.*, j.baseline, CASE WHEN a.family = 'value' THEN 1 ELSE nullif(j.scale, 0) END AS scale
+    SELECT a.*, j.baseline, CASE WHEN a.family = 'value' THEN 1 ELSE nullif(j.scale, 0) END AS scale{{learned}}
     FROM asked AS a
     LEFT JOIN judged AS j ON j.ask_no = a.ask_no
 ),
@@ -1039,16 +1105,9 @@ without_slice AS (
 )
 SELECT
     rule_no, member, period_start, value, numerator, denominator, sample, observed, baseline,
-    baseline - width * scale AS lower, baseline + width * scale AS upper,
-    coalesce(baseline, 0) + scale * CASE
-        WHEN yellow_above IS NULL OR (yellow_below IS NOT NULL AND observed < (yellow_above + yellow_below) / 2)
-            THEN yellow_below
-        ELSE yellow_above
-    END AS yellow_bound,
-    coalesce(baseline, 0) + scale * CASE
-        WHEN red_above IS NULL OR (red_below IS NOT NULL AND observed < (red_above + red_below) / 2) THEN red_below
-        ELSE red_above
-    END AS red_bound,
+    {{lower}} AS lower, {{upper}} AS upper,
+    {{yellow_bound}} AS yellow_bound,
+    {{red_bound}} AS red_bound,
     CASE
         WHEN reason = 'breach' THEN CASE WHEN is_red THEN 'red'::tier_word ELSE 'yellow'::tier_word END
         WHEN reason IN ('ok', 'min_sample', 'min_change', 'muted', 'not_event') THEN 'ok'::tier_word

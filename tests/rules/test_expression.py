@@ -34,6 +34,10 @@ def expressions(draw):
         case "quantile":
             probability = draw(st.floats(0, 1, exclude_min=True, exclude_max=True))
             return Expression("quantile", window_days=draw(st.integers(1, 9999)), probability=probability)
+        case "anomaly":
+            pattern = draw(st.sampled_from(["point", "drift"]))
+            number, unit = draw(st.integers(1, 3)), draw(st.sampled_from(["week", "month", "quarter"]))
+            return Expression("anomaly", pattern=pattern, budget=f"{number}/{unit}", red_budget="1/year")
         case _:
             width = draw(st.none() | st.floats(0, 1e9, exclude_min=True))
             promotions = draw(st.sampled_from(["widen", "last_event", "ordinary"]))
@@ -133,3 +137,24 @@ def test_what_is_wrong_with_an_expression_is_said(text, part):
 def test_what_is_wrong_with_a_threshold_is_said(text, part):
     with pytest.raises(ExpressionError, match=part):
         parse_threshold(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("anomaly(level)", "point or drift"),
+        ("anomaly(budget=1)", "false alarms per"),
+        ("anomaly(budget=1/fortnight)", "false alarms per"),
+        ("anomaly(budget=1/year, red=1/month)", "no rarer than budget"),
+        ("anomaly(budget=9/week)", "more than one false alarm in two days"),
+        ("anomaly(weeks=8)", "it takes budget, red"),
+    ],
+)
+def test_a_budget_that_cannot_be_is_refused_with_the_mend(text, told):
+    with pytest.raises(ExpressionError, match=told):
+        parse_expression(text)
+
+
+def test_an_anomaly_has_budgets_of_its_own_accord():
+    assert str(parse_expression("anomaly()")) == "anomaly(budget=1/month, red=1/year)"
+    assert parse_expression("anomaly(drift, budget=1 / quarter)").pattern == "drift"
