@@ -105,6 +105,14 @@ class Settings(BaseModel):
     """How many requests a token of the HTTP API may make in a minute, in the long run (docs/api.md)."""
     api_burst: int = Field(default=60, ge=1)
     """How many of them at once."""
+    llm_url: str | None = Field(default=None, pattern=r"^https?://\S+$")
+    """Base of an OpenAI-compatible API (`http://host/v1`) that words advice in messages; None = off (docs/advice.md)."""
+    llm_model: str = ""
+    """Its model."""
+    llm_key: SecretStr | None = None
+    """Its key."""
+    llm_timeout: float = Field(default=8.0, gt=0, le=60)
+    """Seconds that one message waits for it at most."""
     user: str = Field(default_factory=system_user, pattern=r"^\S+$")
     """Who acts: an id of `_people.yml`; by default the user of the operating system."""
 
@@ -180,6 +188,10 @@ _ENV = {
     "METRICS_EMAIL_TO": "email_to",
     "METRICS_API_PER_MINUTE": "api_per_minute",
     "METRICS_API_BURST": "api_burst",
+    "METRICS_LLM_URL": "llm_url",
+    "METRICS_LLM_MODEL": "llm_model",
+    "METRICS_LLM_KEY": "llm_key",
+    "METRICS_LLM_TIMEOUT": "llm_timeout",
     "METRICS_USER": "user",
 }
 

@@ -6,7 +6,7 @@ The reader has one minute at night: what broke, where, how bad, since when, who 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from functools import cached_property, lru_cache
@@ -61,6 +61,8 @@ class Message:
     """People to call by name where the channel is a room: phones, ids of the vendor, `@all`."""
     told: Told = NOTHING
     """Advice on the first slice, and how similar alerts were handled, as the receiver may see it."""
+    phrased: Mapping[Locale, str] = field(default_factory=dict)
+    """The first advice in other words than the template's."""
 
     @property
     def id(self) -> str:
@@ -231,6 +233,8 @@ class Message:
         """What to do first, what else, and what came of it the last time."""
         currency = self.notice.rule.currency
         facts = dict(zip(("advice",), self.told.lines(locale, currency=currency, most=1), strict=False))
+        if facts and locale in self.phrased:
+            facts["advice"] = self.phrased[locale]
         others = [one.action(locale) for one in self.told.advice[1:3]]
         if others:
             facts["advice_else"] = ("；" if locale == "zh" else "; ").join(others)
@@ -485,10 +489,11 @@ def compose(
     over: Collection[str] = (),
     mentions: Collection[str] = (),
     told: Told = NOTHING,
+    phrased: Mapping[Locale, str] | None = None,
 ) -> Message:
     """The message of a notice. `over`: listed instances that have ended by the time of sending; `mentions`: whom a room calls;
-    `told`: the advice on it, as the receiver may see it."""
-    return Message(notice, wording or Wording(), over=frozenset(over), mentions=tuple(mentions), told=told)
+    `told`: the advice on it, as the receiver may see it; `phrased`: the first one in other words, by language."""
+    return Message(notice, wording or Wording(), frozenset(over), tuple(mentions), told, phrased or {})
 
 
 @lru_cache(maxsize=1)

@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy.engine import Connection
 
 from metrics_pipeline.access.model import SENSITIVE
+from metrics_pipeline.advice.phrase import Words
 from metrics_pipeline.advice.told import NOTHING, Told, told_of
 from metrics_pipeline.alerts.notice import Notice
 from metrics_pipeline.alerts.recall import is_muted, recall
@@ -115,6 +116,7 @@ def deliver_due(
     fallback: Callable[[], Sequence[str]] = tuple,
     routing: Callable[[], Routing] = lambda: direct(()),
     guard: MessageGuard | None = None,
+    worded: Words | None = None,
 ) -> DeliveryReport:
     """Send up to `limit` due notifications through the channels given, the most urgent first.
 
@@ -122,7 +124,8 @@ def deliver_due(
     failure is recorded and never raised; `sender` names this sender (default: the process and a random part).
     `fallback`: receivers of what is given up, asked for only then; they also get the end of what they were told.
     `routing`: where the labels of alerts come from that silences match, asked for only when something is silenced.
-    `guard`: what each receiver may see; every sender of real messages has one.
+    `guard`: what each receiver may see; every sender of real messages has one. `worded`: what puts the advice each receiver
+    may see into words; default: the template.
     """
     owner = sender or f"{process_name()}{_ROUND}{uuid.uuid4().hex[:8]}"
     pace = backoff or Backoff()
@@ -148,7 +151,11 @@ def deliver_due(
             with store.writing("alerts") as connection:
                 recalled += recall(connection, routing, now=now)
             continue
-        attempts.append(_attempt(store, channels, row, now=now, words=words, pace=pace, fallback=fallback, guard=guard))
+        attempts.append(
+            _attempt(
+                store, channels, row, now=now, words=words, pace=pace, fallback=fallback, guard=guard, worded=worded
+            )
+        )
     with store.reading() as connection:
         return DeliveryReport(tuple(attempts), rows.waiting_count(connection), tuple(recalled))
 
@@ -168,13 +175,14 @@ def _attempt(
     pace: Backoff,
     fallback: Callable[[], Sequence[str]],
     guard: MessageGuard | None,
+    worded: Words | None,
 ) -> Delivery:
     channel, _, address = row.receiver.partition(":")
     title = row.group_key
     silent: str | None = None
     refused = False
     try:
-        message = _message(store, row, words, guard, now=now)
+        message = _message(store, row, words, guard, worded, now=now)
         address = address or ",".join(message.notice.mentions)
         title = replace(message, notice=on_record(message.notice)).title
         answer = channels[channel].send(message, address)
@@ -241,7 +249,9 @@ def _undelivered(row: OutboxRow, channel: str) -> dict[str, Any]:
     return replace(notice, rule=replace(notice.rule, annotations=texts), mentions=()).to_json()
 
 
-def _message(store: Store, row: OutboxRow, words: Wording, guard: MessageGuard | None, *, now: datetime) -> Message:
+def _message(
+    store: Store, row: OutboxRow, words: Wording, guard: MessageGuard | None, worded: Words | None, *, now: datetime
+) -> Message:
     """The message, with what has changed since it was queued: a late message must not read like news."""
     notice = Notice.from_json(row.payload)
     sights = [] if guard is None else guard.sights(row.receiver, notice.rule, now=now)
@@ -255,7 +265,8 @@ def _message(store: Store, row: OutboxRow, words: Wording, guard: MessageGuard |
     for sight in sights:
         told = told.seen_by(sight)
     over = [one.instance for one in firing if one.instance in current and current[one.instance].tier == "none"]
-    return compose(notice, words, over=over, told=told)
+    phrased = worded(told, notice.rule.currency) if worded is not None and told.advice else {}
+    return compose(notice, words, over=over, told=told, phrased=phrased)
 
 
 def _advice(connection: Connection, notice: Notice, current: Mapping[str, Instance], *, now: datetime) -> Told:

@@ -36,6 +36,7 @@ def build_delivery_job(settings: Settings) -> dg.JobDefinition:
         out=dg.Out(dg.Nothing),
     )
     def deliver(context: dg.OpExecutionContext) -> None:
+        from metrics_pipeline.advice.phrase import words_of
         from metrics_pipeline.delivery.channels import channels_from
         from metrics_pipeline.delivery.guard import MessageGuard
         from metrics_pipeline.delivery.outbox import Backoff, deliver_due, wording_from
@@ -57,6 +58,7 @@ def build_delivery_job(settings: Settings) -> dg.JobDefinition:
                 fallback=lambda: fallback_receivers(settings, now=now),
                 routing=lambda: _routing(settings),
                 guard=MessageGuard(store, lambda: _routing(settings)),
+                worded=words_of(settings, store),
             )
             found = look(store, now=now)
         finally:
