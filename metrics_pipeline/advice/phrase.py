@@ -142,7 +142,7 @@ def words_of(settings: Settings, store: Store) -> Words | None:
         if not known:
             with store.reading() as connection:
                 cards = cards_of_store(connection).values()
-                members = set(connection.execute(sa.select(alert_instances.c.member).distinct()).scalars())
+                members: set[str] = set(connection.execute(sa.select(alert_instances.c.member).distinct()).scalars())
             found = phraser_of(settings, {card["metric"]: card.get("sensitivity", "") for card in cards})
             assert found is not None
             names = {card.get(name, "") for card in cards for name in ("metric", "name_zh", "name_en", "owner")}
