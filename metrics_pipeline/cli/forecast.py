@@ -262,7 +262,7 @@ def _risk_rows(
     for number, name in enumerate(risk.skus):
         if (sku is None and not within[number] >= least) or (sku is not None and name != sku):
             continue
-        order = orders.get(name)
+        order, empty_on = orders.get(name), out[number]
         rows.append(
             {
                 "sku": name,
@@ -273,7 +273,7 @@ def _risk_rows(
                 "chance_3d": _plain(float(soon[number])),
                 "chance": _plain(float(within[number])),
                 "chance_before_delivery": _plain(float(lead[number])),
-                "sold_out_on": out[number].isoformat() if out[number] is not None else None,
+                "sold_out_on": empty_on.isoformat() if empty_on is not None else None,
                 "order_by": order.order_by.isoformat() if order else None,
                 "quantity": order.quantity if order else None,
                 "supplier": order.supplier if order else None,

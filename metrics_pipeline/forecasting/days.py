@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -46,9 +46,6 @@ class Days:
     def weekday(self) -> Ints:
         """0 = Monday."""
         return np.asarray((self.first.weekday() + np.arange(self.count)) % 7)
-
-    def date(self, number: int) -> date:
-        return self.first + timedelta(days=number)
 
     def until(self, end: int) -> Days:
         """The first `end` days."""

@@ -26,6 +26,7 @@ from metrics_pipeline.forecasting.scale import Scale
 from metrics_pipeline.forecasting.smoothing import States, nan_mean, season_day, smooth
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 
 MODEL = "ets_ana_1"
 """Name and version of the model; stored with every forecast."""
@@ -66,7 +67,7 @@ class Forecast:
 
     @property
     def horizon(self) -> int:
-        return self.centre.shape[1]
+        return int(self.centre.shape[1])
 
     @cached_property
     def quantiles(self) -> Floats:
@@ -138,7 +139,7 @@ class Fit:
 
     @property
     def days(self) -> int:
-        return self.values.shape[1]
+        return int(self.values.shape[1])
 
 
 def fit(values: Floats, calendar: Days) -> Fit:
@@ -169,10 +170,10 @@ def forecast(values: Floats, calendar: Days, horizon: int, levels: Sequence[floa
     base = np.stack([learned.states.expected(last, step) for step in range(1, horizon + 1)], axis=1)
     centre = np.where(learned.known[:, None], base + ahead.lift, np.nan)
     errors = errors_ahead(learned, horizon)
-    return conformal(learned, centre, errors, ahead, tuple(levels), MODEL)
+    return conformal(learned, centre, errors, ahead, levels=tuple(levels), model=MODEL)
 
 
-def errors_ahead(learned: Fit, horizon: int) -> Floats:
+def errors_ahead(learned: Fit, horizon: int) -> Singles:
     """Errors of ordinary days at past origins, (series, origins, horizon); NaN where nothing is to be compared."""
     origins = error_origins(learned.days, horizon)
     ordinary = np.where(learned.calendar.until(learned.days).is_event, np.nan, learned.values)
@@ -191,7 +192,7 @@ def error_origins(days: int, horizon: int) -> list[int]:
 
 
 def conformal(
-    learned: Fit, centre: Floats, errors: Floats, ahead: Ahead, levels: tuple[float, ...], model: str
+    learned: Fit, centre: Floats, errors: Singles | Floats, ahead: Ahead, *, levels: tuple[float, ...], model: str
 ) -> Forecast:
     """A forecast with the intervals that past errors (series, origins, horizon) let expect."""
     horizon = centre.shape[1]
@@ -220,10 +221,10 @@ def conformal(
     return Forecast(learned.scale, centre, error, classes, table, tuple(vectors), ahead, levels, model)
 
 
-def _pool(scores: Floats) -> Floats:
+def _pool(scores: Singles | Floats) -> Floats:
     """Vectors of errors of which at least half are there, (some, horizon)."""
     flat = scores.reshape(-1, scores.shape[-1])
-    return np.asarray(flat[np.isfinite(flat).sum(axis=1) * 2 >= flat.shape[1]])
+    return np.asarray(flat[np.isfinite(flat).sum(axis=1) * 2 >= flat.shape[1]], np.float64)
 
 
 def _filled(pool: Floats) -> Floats:

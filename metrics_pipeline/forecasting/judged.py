@@ -65,6 +65,7 @@ def answer(
     panel_for: PanelFor,
     origins: Sequence[date],
     promotions: Sequence[PromotionDay],
+    *,
     references: Sequence[Reference],
     terms: Callable[[], Mapping[str, Term]] = dict,
 ) -> pa.Table:

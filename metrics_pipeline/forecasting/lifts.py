@@ -10,6 +10,7 @@ has shown so far is carried on. Each step down the list is less certain, and the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -205,7 +206,7 @@ def _spreads(common: Floats, days: Days) -> dict[str, float]:
         for at in of_kind:
             keys.setdefault((int(days.event[at]), int(days.position[at])), []).append(float(common[at]))
         for seen in keys.values():
-            differences += [later - earlier for earlier, later in zip(seen, seen[1:], strict=False)]
+            differences += [later - earlier for earlier, later in pairwise(seen)]
         own = float(np.mean(np.square(differences))) / 2 if differences else 0.0
         weight = len(differences) / (len(differences) + _LEAST_PAIRS)
         found[kind] = float(np.sqrt(weight * own + (1 - weight) * YEAR_SPREAD[kind] ** 2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,11 +47,12 @@ class Panel:
 
 
 def empty_panel(first: date) -> Panel:
+    """A panel without series."""
     return Panel((), first, np.empty((0, 1)))
 
 
-def panel_of(members: Sequence[str], days: Sequence[object], values: Sequence[float], *, until: date) -> Panel:
-    """Rows (member, day, value) as a panel that ends the day before `until`."""
+def panel_of(members: Any, days: Any, values: Any, *, until: date) -> Panel:
+    """Columns of rows (member, day, value) as a panel that ends the day before `until`."""
     if len(members) == 0:
         return empty_panel(until - timedelta(days=1))
     names, rows = np.unique(np.asarray(members, dtype=object).astype(str), return_inverse=True)

@@ -63,7 +63,7 @@ def smooth(values: Floats) -> States:
     seen = np.isfinite(values[:, _BURN_IN:]).sum(axis=1)
     for start in range(0, count, _CHUNK):
         part = slice(start, start + _CHUNK)
-        losses[part] = _losses(values[part], level[part], season[part], clip[part], alphas, gammas)
+        losses[part] = _losses(values[part], (level[part], season[part], clip[part]), alphas, gammas)
     log_loss = np.log(np.maximum(losses, 1e-12) / np.maximum(seen, 1)[:, None])
     log_loss -= log_loss.min(axis=1, keepdims=True)
     best = np.argmin(seen[:, None] * log_loss + PULL * log_loss.mean(axis=0), axis=1)
@@ -72,12 +72,15 @@ def smooth(values: Floats) -> States:
     for start in range(0, count, _CHUNK):
         part = slice(start, start + _CHUNK)
         levels[part], seasons[part] = _states(
-            values[part], level[part], season[part], clip[part], alpha[part], gamma[part]
+            values[part], (level[part], season[part], clip[part]), alpha[part], gamma[part]
         )
     return States(levels, seasons, alpha, gamma)
 
 
-def _beginning(values: Floats) -> tuple[Floats, Floats, Floats]:
+_Begin = tuple[Floats, Floats, Floats]
+
+
+def _beginning(values: Floats) -> _Begin:
     """First level (series,), first season (series, 7) by day number mod 7, and the largest error that counts (series,)."""
     count, days = values.shape
     early = values[:, : min(days, WEEK * _FIRST_WEEKS)]
@@ -104,9 +107,10 @@ def _beginning(values: Floats) -> tuple[Floats, Floats, Floats]:
     return level, season, np.where(clip > 0, clip, np.inf)
 
 
-def _losses(values: Floats, level: Floats, season: Floats, clip: Floats, alphas: Floats, gammas: Floats) -> Floats:
+def _losses(values: Floats, begin: _Begin, alphas: Floats, gammas: Floats) -> Floats:
     """Sum of squared (clipped) errors after the burn-in, (series, grid)."""
-    count, days = values.shape
+    level, season, clip = begin
+    days = values.shape[1]
     levels = np.repeat(level[:, None], len(alphas), axis=1)
     seasons = np.repeat(season.T[:, :, None], len(alphas), axis=2)
     total = np.zeros_like(levels)
@@ -123,9 +127,8 @@ def _losses(values: Floats, level: Floats, season: Floats, clip: Floats, alphas:
     return total
 
 
-def _states(
-    values: Floats, level: Floats, season: Floats, clip: Floats, alpha: Floats, gamma: Floats
-) -> tuple[Floats, Floats]:
+def _states(values: Floats, begin: _Begin, alpha: Floats, gamma: Floats) -> tuple[Floats, Floats]:
+    level, season, clip = begin
     count, days = values.shape
     levels, seasons = np.empty((count, days)), np.empty((count, days))
     now, slots = level.copy(), season.copy()

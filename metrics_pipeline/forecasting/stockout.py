@@ -53,7 +53,7 @@ class Risk:
 
     @property
     def horizon(self) -> int:
-        return self.chance.shape[1]
+        return int(self.chance.shape[1])
 
     def within(self, days: int) -> Floats:
         """Chance to be sold out within `days` days; 0 = within the SKU's own lead time."""
@@ -65,11 +65,7 @@ class Risk:
     def sold_out_on(self, probability: float = 0.5) -> list[date | None]:
         """First day on which the chance reaches `probability`; None = not within the horizon."""
         reached = self.chance >= probability
-        first = reached.argmax(axis=1)
-        return [
-            self.origin + timedelta(days=int(step) + 1) if any_ else None
-            for step, any_ in zip(first, reached.any(axis=1), strict=True)
-        ]
+        return [self.origin + timedelta(days=int(one.argmax()) + 1) if one.any() else None for one in reached]
 
 
 def risk(
@@ -94,7 +90,7 @@ def risk(
     late = lateness(everything, moved)
     moved = moved if skus is None else flows(shelf)
     pieces, age = under_way(shelf, moved)
-    wanted = _demand(shelf, promotions, moved.use, horizon, draws, rng)
+    wanted = _demand(shelf, promotions, moved.use, rng, horizon=horizon, draws=draws)
     overdue = age - shelf.lead_days[:, None].astype(np.int64)
     comes = late.arrival(overdue[:, None, :], rng.random((count, draws, pieces.shape[1])))
     known = np.isfinite(shelf.on_hand[:, -1])
@@ -117,7 +113,7 @@ def risk(
 
 
 def _demand(
-    shelf: Shelf, promotions: Sequence[PromotionDay], use: float, horizon: int, draws: int, rng: np.random.Generator
+    shelf: Shelf, promotions: Sequence[PromotionDay], use: float, rng: np.random.Generator, *, horizon: int, draws: int
 ) -> NDArray[np.float32]:
     """Pieces that would leave the shelf, (skus, draws, horizon)."""
     panel = shelf.demand

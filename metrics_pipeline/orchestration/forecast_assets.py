@@ -22,19 +22,16 @@ _SHOWN_SKUS = 20
 
 def build_forecast_assets(project: Project) -> list[dg.AssetsDefinition]:
     """The two assets of a night's forecasts; neither stops the rest of the night."""
-    common: dict[str, Any] = {
-        "group_name": "forecasts",
-        "deps": [PUBLISHED_KEY],
-        "tags": {"layer": "forecasts"},
-        "kinds": {"numpy", "parquet"},
-        "retry_policy": dg.RetryPolicy(max_retries=2, delay=5),
-        "pool": WRITER_POOL,
-    }
 
     @dg.asset(
         key=FORECASTS_KEY,
         description="The next four weeks of the metrics that rules or `forecasts:` of the installation ask for, with intervals.",
-        **common,
+        group_name="forecasts",
+        deps=[PUBLISHED_KEY],
+        tags={"layer": "forecasts"},
+        kinds={"numpy", "parquet"},
+        retry_policy=dg.RetryPolicy(max_retries=2, delay=5),
+        pool=WRITER_POOL,
     )
     def values(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         from metrics_pipeline.forecasting import nightly, stored
@@ -79,7 +76,12 @@ def build_forecast_assets(project: Project) -> list[dg.AssetsDefinition]:
     @dg.asset(
         key=STOCKOUT_KEY,
         description="The chance of each SKU to be sold out, day by day, and what should be ordered by when.",
-        **common,
+        group_name="forecasts",
+        deps=[PUBLISHED_KEY],
+        tags={"layer": "forecasts"},
+        kinds={"numpy", "parquet"},
+        retry_policy=dg.RetryPolicy(max_retries=2, delay=5),
+        pool=WRITER_POOL,
     )
     def stockout_risk(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         from metrics_pipeline.forecasting import nightly, stored

@@ -368,8 +368,8 @@ class Judging:
             lambda metric, dimension: self._panel(metric, dimension, span),
             origins,
             self._promotions,
-            self._references,
-            lambda: terms_of(read_products(self._published.directory)),
+            references=self._references,
+            terms=lambda: terms_of(read_products(self._published.directory)),
         )
 
     def _panel(self, metric: str, dimension: str, span: Span) -> Panel:

@@ -83,6 +83,13 @@ class Expression:
             self.family == "share" and not self.lag_hours
         )
 
+    @property
+    def reference(self) -> Literal["target", "benchmark"] | None:
+        """Which seed it is compared with; None = with none."""
+        if self.family == "forecast":
+            return "target" if self.side and self.bound is None else None
+        return "target" if self.family == "target" else "benchmark" if self.family == "benchmark" else None
+
     def __str__(self) -> str:
         return _TEXTS[self.family](self)
 

@@ -372,10 +372,8 @@ def _references_are_per_day(rule: Rule) -> Iterator[Finding]:
 
 
 def _reference_exists(rule: Rule, seeds: Seeds) -> Iterator[Finding]:
-    family: str = rule.expr.family
-    if family == "forecast" and rule.expr.side and rule.expr.bound is None:
-        family = "target"
-    if family in FILES and not any(
+    family = rule.expr.reference
+    if family is not None and not any(
         (one.kind, one.metric, one.dimension) == (family, rule.metric, rule.dimension) for one in seeds.references
     ):
         yield Finding(

@@ -236,11 +236,8 @@ def _hashes(rules: Sequence[Rule], references: Sequence[Reference]) -> dict[str,
     def hash_of(rule: Rule, seen: frozenset[str]) -> str:
         if rule.id not in found:
             parts = [hash_of(by_id[name], seen | {rule.id}) for name in rule.references if name in by_id.keys() - seen]
-            if (
-                kind := "target" if rule.expr.family == "forecast" else rule.expr.family
-            ) in FILES and rule.expr.bound is None:
-                if rule.expr.family != "forecast" or rule.expr.side:
-                    parts.append(digest_of(references, kind, rule.metric, rule.dimension))
+            if (kind := rule.expr.reference) is not None:
+                parts.append(digest_of(references, kind, rule.metric, rule.dimension))
             found[rule.id] = (
                 hashlib.sha256(" ".join([rule.rule_hash, *parts]).encode()).hexdigest()[:12]
                 if parts

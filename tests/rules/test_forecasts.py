@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -140,9 +140,10 @@ def test_what_cannot_be_foreseen_is_said_by_lint(keys, word):
     assert any(word in finding.message for finding in found)
 
 
-class TestStockOut:
-    RULE = {"metric": "stock_on_hand", "by": ["sku"], "alert": "stock_out_soon"}
+OF_STOCK = {"metric": "stock_on_hand", "by": ["sku"], "alert": "stock_out_soon"}
 
+
+class TestStockOut:
     @pytest.fixture(scope="class")
     def shelves(self, tmp_path_factory):
         """Three SKUs that sell about ten a day: one has plenty, one runs out in two days, one gets a delivery tomorrow."""
@@ -169,23 +170,23 @@ class TestStockOut:
 
     def test_stock_deliveries_and_demand_decide(self, shelves):
         published, last = shelves
-        rule = make_rule(**self.RULE, expr="stockout(4d)", yellow_if="> 0.5", red_if="> 0.8")
+        rule = make_rule(**OF_STOCK, expr="stockout(4d)", yellow_if="> 0.5", red_if="> 0.8")
         found = judge(published, [rule], last).set_index("member")
         assert found.tier.to_dict() == {"PLENTY": "ok", "EMPTY": "red", "COMING": "ok"}
         assert found.observed["PLENTY"] == 0 and found.observed["COMING"] < 0.45
 
     def test_the_lead_time_of_the_product_is_looked_ahead(self, shelves):
         published, last = shelves
-        rule = make_rule(**self.RULE, expr="stockout(lead)", yellow_if="> 0.5")
+        rule = make_rule(**OF_STOCK, expr="stockout(lead)", yellow_if="> 0.5")
         assert judge(published, [rule], last).set_index("member").tier["EMPTY"] == "yellow"
 
     def test_only_skus_with_the_sample_are_looked_at(self, shelves):
         published, last = shelves
         rule = make_rule(
-            **self.RULE, expr="stockout(4d)", yellow_if="> 0.5", min_sample={"metric": "units_sold", "gte": 1000}
+            **OF_STOCK, expr="stockout(4d)", yellow_if="> 0.5", min_sample={"metric": "units_sold", "gte": 1000}
         )
         assert set(judge(published, [rule], last).reason) == {"min_sample"}
 
     def test_lint_takes_it(self):
         catalogue = FakeCatalogue({"stock_on_hand": FakeMetric("stock_on_hand", slices=("all", "sku"))})
-        assert findings(make_rule(**self.RULE, expr="stockout(lead)", yellow_if="> 0.5"), catalogue) == []
+        assert findings(make_rule(**OF_STOCK, expr="stockout(lead)", yellow_if="> 0.5"), catalogue) == []
