@@ -1053,7 +1053,6 @@ _NOT_EVENT = """WHEN observed IS NULL AND family = 'event' AND date_diff('day', 
 _VERDICTS = f"""
 valued AS (
     SELECT a.*, j.baseline, CASE WHEN a.family = 'value' THEN 1 ELSE nullif(j.scale, 0) END AS scale{{learned}}
-    SELECT a.*, j.baseline, CASE WHEN a.family = 'value' THEN 1 ELSE nullif(j.scale, 0) END AS scale{{learned}}
     FROM asked AS a
     LEFT JOIN judged AS j ON j.ask_no = a.ask_no
 ),
