@@ -7,5 +7,5 @@
     slices=['all', 'category', 'warehouse'],
     fill=['all', 'category', 'warehouse'],
     grain='day',
-    version='bf17e22f2a95'
+    version='5e77aa386b3f'
 ) }}

@@ -5,5 +5,5 @@
     slices=['all', 'category', 'warehouse'],
     counted=true,
     grain='day',
-    version='b976cad2e5f6'
+    version='7b00d3aa6d21'
 ) }}
