@@ -66,6 +66,12 @@ class Installation(BaseModel):
     """First complete shop day of an extract; None = read from its volumes (docs/sources.md)."""
     complete_until: date | None = None
     """Last complete shop day of an extract; None = read from its volumes."""
+    forecasts: dict[str, tuple[str, ...]] = {
+        "gmv": ("all", "region", "channel"),
+        "orders_paid": ("all",),
+        "sessions": ("all",),
+    }
+    """Metric → dimensions of which the night makes a forecast, beside those that rules ask for (docs/forecasts.md)."""
     seed: int = 20251111
     scale: float = 1.0
 
@@ -132,6 +138,10 @@ class Settings(BaseModel):
     @property
     def evaluations_dir(self) -> Path:
         return self.warehouse_dir / "evaluations"
+
+    @property
+    def forecasts_dir(self) -> Path:
+        return self.warehouse_dir / "forecasts"
 
     @property
     def source_dir(self) -> Path:

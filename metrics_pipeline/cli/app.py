@@ -34,6 +34,7 @@ from metrics_pipeline.cli import (
     calendar,
     channels,
     followup,
+    forecast,
     library,
     library_changes,
     library_compose,
@@ -104,6 +105,7 @@ app.add_typer(api.app, name="api")
 library_versions.add_to_library(library.app)
 library_changes.add_to_library(library.app)
 library_lineage.add_to_library(library.app)
+forecast.add_to(app)
 silences.add_to_alerts(alerts.app)
 rehearse.add_to_alerts(alerts.app)
 followup.add_to_rules(rules.app)

@@ -6,6 +6,8 @@ import dagster as dg
 
 PUBLISHED_KEY = dg.AssetKey(["published", "metric_values"])
 PUBLISHED_HOURLY_KEY = dg.AssetKey(["published", "hourly_values"])
+FORECASTS_KEY = dg.AssetKey(["forecasts", "values"])
+STOCKOUT_KEY = dg.AssetKey(["forecasts", "stockout_risk"])
 EVALUATIONS_KEY = dg.AssetKey(["rules", "evaluations"])
 OUTBOX_KEY = dg.AssetKey(["alerts", "outbox"])
 ARRIVALS_KEY = dg.AssetKey(["raw", "hourly_arrivals"])

@@ -10,6 +10,7 @@ from dagster._utils.warnings import disable_dagster_warnings
 
 from metrics_pipeline.orchestration.alert_assets import build_outbox_asset
 from metrics_pipeline.orchestration.dbt_assets import build_dbt_assets
+from metrics_pipeline.orchestration.forecast_assets import build_forecast_assets
 from metrics_pipeline.orchestration.jobs import build_jobs
 from metrics_pipeline.orchestration.publish_asset import build_publish_assets
 from metrics_pipeline.orchestration.raw_assets import build_raw_assets
@@ -30,6 +31,7 @@ def _definitions(project: Project) -> dg.Definitions:
         *build_raw_assets(project),
         *build_dbt_assets(project),
         *build_publish_assets(project),
+        *build_forecast_assets(project),
         build_evaluations_asset(project),
         build_outbox_asset(project),
     ]

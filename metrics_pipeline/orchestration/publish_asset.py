@@ -18,6 +18,7 @@ from metrics_pipeline.orchestration.keys import PUBLISHED_HOURLY_KEY, PUBLISHED_
 from metrics_pipeline.orchestration.partitions import daily_partitions, hourly_partitions, window_of
 from metrics_pipeline.orchestration.resources import Project
 from metrics_pipeline.store import open_store
+from metrics_pipeline.warehouse.attributes import publish_products
 from metrics_pipeline.warehouse.build import connect_build
 from metrics_pipeline.warehouse.campaigns import write_campaigns
 from metrics_pipeline.warehouse.extent import complete_until, covered_until
@@ -44,6 +45,8 @@ def build_publish_assets(project: Project) -> list[dg.AssetsDefinition]:
     )
     def metric_values(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         record_versions(project)
+        with connect_build(project.settings.build_path) as con:
+            publish_products(con, project.settings.published_dir)
         return _publish(
             project, project.window(window_of(context.partition_key_range, context.run.tags)), context.run_id
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,9 @@ import pyarrow.parquet as pq
 
 from metrics_pipeline.detection.promotions import PromotionDay
 from metrics_pipeline.detection.references import Reference
+from metrics_pipeline.forecasting import judged as foreseen
+from metrics_pipeline.forecasting.panel import HISTORY_DAYS, Panel, empty_panel, query_panel
+from metrics_pipeline.forecasting.supply import SKU_HISTORY_DAYS, terms_of
 from metrics_pipeline.rules import anomaly, composite, freshness
 from metrics_pipeline.rules.model import Rule
 from metrics_pipeline.rules.statement import (
@@ -34,6 +37,7 @@ from metrics_pipeline.rules.statement import (
     ruleset,
     statement,
 )
+from metrics_pipeline.warehouse.attributes import read_products
 from metrics_pipeline.warehouse.history import EMPTY_VALUES
 from metrics_pipeline.warehouse.quoting import literal
 from metrics_pipeline.warehouse.read import MetricState, Published
@@ -291,6 +295,8 @@ class Judging:
 
     def _add(self, rules: Sequence[composite.Numbered], run: Sequence[composite.Numbered], span: Span) -> None:
         needed = self._relations(rules, span)
+        if needed.forecasts:
+            self._con.register("forecasts", self._foreseen(needed.forecasts, span))
         composed = ""
         if "composite" in needed.features:
             self._con.register("leaves", composite.leaves(rules, run))
@@ -351,6 +357,30 @@ class Judging:
             f"SELECT * REPLACE ('error'::reason_word AS reason) FROM ({statement(f'({EMPTY_VALUES})', needed)})",
             {"evaluated_at": self._now},
         )
+
+    def _foreseen(self, asks: Sequence[foreseen.Ask], span: Span) -> pa.Table:
+        """What these rules ask of the future, at the end of every day of the span that is complete."""
+        first = span.start.date()
+        days = [first + timedelta(days=number) for number in range((span.until.date() - first).days + 1)]
+        origins = [day for day in days if span.start <= moment(day) < span.until]
+        return foreseen.answer(
+            asks,
+            lambda metric, dimension: self._panel(metric, dimension, span),
+            origins,
+            self._promotions,
+            references=self._references,
+            terms=lambda: terms_of(read_products(self._published.directory)),
+        )
+
+    def _panel(self, metric: str, dimension: str, span: Span) -> Panel:
+        """The daily history of a metric up to the end of the span."""
+        state = self._metrics.get(metric)
+        if state is None or state.complete_until is None:
+            return empty_panel(span.start.date())
+        until = min(span.until, state.complete_until)
+        days = SKU_HISTORY_DAYS + (span.until - span.start).days if "sku" in dimension.split("|") else HISTORY_DAYS
+        files = self._published.files(until - timedelta(days=days), until, dimension=dimension)
+        return query_panel(self._con, self._published.relation(files), state, metric, dimension, until=until, days=days)
 
     def _values(self, needed: Relations) -> str:
         """The files that hold what is needed, as a table expression."""

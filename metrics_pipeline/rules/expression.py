@@ -11,7 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Family = Literal["value", "change", "event", "target", "benchmark", "share", "quantile", "band", "anomaly", "freshness"]
+Family = Literal[
+    "value", "change", "event", "target", "benchmark", "share", "quantile", "band", "anomaly", "forecast", "stockout",
+    "freshness",
+]  # fmt: skip
 Promotions = Literal["widen", "last_event", "ordinary"]
 Pattern = Literal["point", "drift"]
 Operator = Literal[">", ">=", "<", "<=", "outside", "inside"]
@@ -20,13 +23,18 @@ GRAMMAR = (
     "value | pct_change(7d) | pct_change(7d, over=4) | pct_change(last_event) | vs_target() | vs_benchmark() "
     "| share_of_parent() | share_of_parent(region) | share_of_parent(7d) | quantile(90d, 0.99) "
     "| band(seasonal) | band(seasonal, weeks=8, k=4, promotions=widen) "
-    "| anomaly() | anomaly(budget=1/month, red=1/year) | anomaly(drift, budget=1/quarter, red=1/year) | freshness()"
+    "| anomaly() | anomaly(budget=1/month, red=1/year) | anomaly(drift, budget=1/quarter, red=1/year) "
+    "| forecast(7d) | forecast(7d, below=target) | forecast(7d, above=1000) | stockout(3d) | stockout(lead) | freshness()"
 )
 LAST_EVENT = "last_event"
 DEFAULT_BUDGET, DEFAULT_RED_BUDGET = "1/month", "1/year"
 BUDGET_DAYS: Mapping[str, float] = {"day": 1.0, "week": 7.0, "month": 30.4375, "quarter": 91.3125, "year": 365.25}
 """Units of a budget of false alarms, in days."""
 DEFAULT_WEEKS = 8
+TARGET = "target"
+LEAD = "lead"
+MOST_AHEAD = 28
+"""Days ahead that a forecast is asked for at most."""
 _HOURS = {"h": 1, "d": 24, "w": 168}
 
 
@@ -45,7 +53,7 @@ class Expression:
     over: int = 1
     """change: the baseline is the median of this many such periods, each `lag_hours` before the last."""
     window_days: int = 0
-    """quantile: days of history before the tested period."""
+    """quantile: days of history before the tested period; forecast, stockout: days ahead (stockout: 0 = the lead time)."""
     probability: float = 0.0
     """quantile: which quantile, 0 < p < 1."""
     weeks: int = 0
@@ -63,10 +71,24 @@ class Expression:
     parent: str = ""
     """share: the dimension of the outer slice, one of the rule's own; empty = the total."""
 
+    side: Literal["", "below", "above"] = ""
+    """forecast: the observed number is the chance to lie on this side of `bound`; empty = what is expected itself."""
+    bound: float | None = None
+    """forecast: mean per day, in the metric's unit; None with a side = the target of the seed."""
+
     @property
     def has_baseline(self) -> bool:
         """Whether the value is compared with another one in its own unit."""
-        return self.family not in ("value", "freshness") and not (self.family == "share" and not self.lag_hours)
+        return self.family not in ("value", "freshness", "forecast", "stockout") and not (
+            self.family == "share" and not self.lag_hours
+        )
+
+    @property
+    def reference(self) -> Literal["target", "benchmark"] | None:
+        """Which seed it is compared with; None = with none."""
+        if self.family == "forecast":
+            return "target" if self.side and self.bound is None else None
+        return "target" if self.family == "target" else "benchmark" if self.family == "benchmark" else None
 
     def __str__(self) -> str:
         return _TEXTS[self.family](self)
@@ -253,6 +275,34 @@ def _budget(text: str, name: str, value: str) -> str:
     return f"{match[1]}/{match[2]}"
 
 
+def _forecast(text: str, positional: list[str], named: dict[str, str]) -> Expression:
+    if len(positional) != 1:
+        raise ExpressionError(f"{text!r}: give how far ahead, e.g. forecast(7d) or forecast(7d, below=target)")
+    ahead = _days_ahead(text, positional[0])
+    sides = {name: named.pop(name) for name in ("below", "above") if name in named}
+    _no_more(text, [], named, known=("below", "above"))
+    if len(sides) > 1:
+        raise ExpressionError(f"{text!r}: give below or above, not both")
+    for side, bound in sides.items():
+        number = None if bound == TARGET else _number(text, bound)
+        return Expression("forecast", window_days=ahead, side="below" if side == "below" else "above", bound=number)
+    return Expression("forecast", window_days=ahead)
+
+
+def _stockout(text: str, positional: list[str], named: dict[str, str]) -> Expression:
+    if len(positional) != 1:
+        raise ExpressionError(f"{text!r}: give how far ahead, e.g. stockout(3d), or stockout(lead) for the lead time")
+    _no_more(text, [], named)
+    return Expression("stockout", window_days=0 if positional[0] == LEAD else _days_ahead(text, positional[0]))
+
+
+def _days_ahead(text: str, duration: str) -> int:
+    hours = _duration_hours(text, duration)
+    if hours % 24 or hours > 24 * MOST_AHEAD:
+        raise ExpressionError(f"{text!r}: forecasts reach 1d to {MOST_AHEAD}d ahead, in days (d) or weeks (w)")
+    return hours // 24
+
+
 def _share(text: str, positional: list[str], named: dict[str, str]) -> Expression:
     rest = list(positional)
     parent = rest.pop(0) if rest and re.fullmatch(r"[a-z][a-z_]*", rest[0]) else ""
@@ -334,6 +384,11 @@ def _band_text(band: Expression) -> str:
     return f"band(seasonal, weeks={band.weeks}{width}, promotions={band.promotions})"
 
 
+def _forecast_text(one: Expression) -> str:
+    bound = TARGET if one.bound is None else _number_text(one.bound)
+    return f"forecast({one.window_days}d{f', {one.side}={bound}' if one.side else ''})"
+
+
 _BARE: Mapping[str, Family] = {
     "value": "value",
     "vs_target": "target",
@@ -346,6 +401,8 @@ _PARSERS: Mapping[str, Callable[[str, list[str], dict[str, str]], Expression]] =
     "band": _band,
     "anomaly": _anomaly,
     "share_of_parent": _share,
+    "forecast": _forecast,
+    "stockout": _stockout,
 }
 _TEXTS: Mapping[Family, Callable[[Expression], str]] = {
     "value": lambda _: "value",
@@ -357,5 +414,7 @@ _TEXTS: Mapping[Family, Callable[[Expression], str]] = {
     "quantile": lambda one: f"quantile({one.window_days}d, {_number_text(one.probability)})",
     "band": _band_text,
     "anomaly": _anomaly_text,
+    "forecast": _forecast_text,
+    "stockout": lambda one: f"stockout({f'{one.window_days}d' if one.window_days else LEAD})",
     "freshness": lambda _: "freshness()",
 }

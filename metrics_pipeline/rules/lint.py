@@ -13,12 +13,14 @@ from metrics_pipeline.detection.promotions import ANY_PROMOTION, WIDENING
 from metrics_pipeline.detection.quantile import MIN_VALUES
 from metrics_pipeline.detection.references import FILES
 from metrics_pipeline.detection.seasonal import MIN_SAME_SLOT
+from metrics_pipeline.forecasting.supply import STOCK
 from metrics_pipeline.nearest import nearest
 from metrics_pipeline.rules.catalogue import Catalogue, MetricInfo, slices_of
 from metrics_pipeline.rules.composite import cycle_of
 from metrics_pipeline.rules.expression import Threshold
 from metrics_pipeline.rules.model import COMPOSITE, Override, Rule, Variant
 from metrics_pipeline.rules.seeds import Seeds
+from metrics_pipeline.rules.statement import FORESEEN
 
 WORK_ORDER = "work_order"
 """The label that says from which tier an alert opens a work order."""
@@ -284,6 +286,35 @@ def _composite_has_its_own_shape(rule: Rule) -> Iterator[Finding]:
             yield Finding(key, f'can never fire: observed is 0, 1 or 2 and never "{threshold}"', "write >= 1 or >= 2")
 
 
+def _forecast_is_per_day(rule: Rule) -> Iterator[Finding]:
+    if rule.expr.family in FORESEEN and rule.grain != "day":
+        yield Finding(
+            "expr", f"forecasts are per day, but the rule is per {rule.grain}", "use grain: day, or another expr"
+        )
+
+
+def _chance_bounds(rule: Rule) -> Iterator[Finding]:
+    is_chance = rule.expr.family == "stockout" or (rule.expr.family == "forecast" and rule.expr.side)
+    for key, threshold in (("yellow_if", rule.yellow_if), ("red_if", rule.red_if)):
+        if threshold is None or not is_chance or rule.condition:
+            continue
+        if _above_all(threshold):
+            yield Finding(
+                key, f'can never fire: a chance lies between 0 and 1 and is never "{threshold}"', 'write e.g. "> 0.8"'
+            )
+        elif threshold.side == "down" and threshold.low <= 0:
+            yield Finding(key, f'can never fire: a chance is never "{threshold}"', 'write e.g. "> 0.8"')
+
+
+def _stockout_is_of_stock(rule: Rule) -> Iterator[Finding]:
+    if rule.expr.family == "stockout" and (rule.metric != STOCK or rule.dimension != "sku"):
+        yield Finding(
+            "expr",
+            f"{rule.expr} is about {STOCK} by sku, but the rule is about {rule.metric} by {rule.dimension}",
+            f"write metric: {STOCK} and by: [sku]",
+        )
+
+
 def _share_has_a_parent(rule: Rule) -> Iterator[Finding]:
     if rule.expr.family != "share":
         return
@@ -341,8 +372,8 @@ def _references_are_per_day(rule: Rule) -> Iterator[Finding]:
 
 
 def _reference_exists(rule: Rule, seeds: Seeds) -> Iterator[Finding]:
-    family = rule.expr.family
-    if family in FILES and not any(
+    family = rule.expr.reference
+    if family is not None and not any(
         (one.kind, one.metric, one.dimension) == (family, rule.metric, rule.dimension) for one in seeds.references
     ):
         yield Finding(
@@ -464,6 +495,9 @@ _CHECKS: tuple[Callable[[Rule], Iterator[Finding]], ...] = (
     _share_has_a_parent,
     _freshness_is_of_the_metric,
     _references_are_per_day,
+    _forecast_is_per_day,
+    _chance_bounds,
+    _stockout_is_of_stock,
     _overrides_can_match,
     _freshness_is_over_when_it_is_over,
     _work_order_can_be_opened,

@@ -265,7 +265,11 @@ class Rule(_Keys):
             "of that region; with a distance, share_of_parent(7d), the relative change of that part. "
             "anomaly(budget=1/month, red=1/year): how rare the value is for its own series, given weekday, promotions and what "
             "the other slices do; 1 (−1 for a fall) is as rare as a false alarm may be by the budget, 2 as by red; "
-            "anomaly(drift): the same of a slow movement; thresholds default to outside 1 and outside 2. freshness(): hours "
+            "anomaly(drift): the same of a slow movement; thresholds default to outside 1 and outside 2. forecast(7d): mean "
+            "per day that is expected of the next 7 days, in the metric's unit; forecast(7d, below=target), forecast(7d, "
+            "above=1000): the chance (0-1) that the mean of those days lies below the target of the seed, or above a number. "
+            "stockout(3d), stockout(lead): the chance that a SKU is sold out within 3 days, or before an order placed now "
+            "would arrive; of stock_on_hand by sku. freshness(): hours "
             "since the moment up to which the metric is complete, judged once, for the newest period that has ended."
         ),
     )

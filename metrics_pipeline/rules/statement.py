@@ -33,6 +33,7 @@ from metrics_pipeline.detection.promotions import (
     former_days,
 )
 from metrics_pipeline.detection.references import FILES, Reference, digest_of
+from metrics_pipeline.forecasting import judged as foreseen
 from metrics_pipeline.rules import anomaly
 from metrics_pipeline.rules.expression import Expression, Threshold
 from metrics_pipeline.rules.model import Rule
@@ -70,6 +71,9 @@ REASONS = (
 HOLDS = ("none", "yellow", "red")
 KEY = ("rule", "member", "period_start", "rule_hash", "metric_version", "data_version")
 """What makes an evaluation the same one."""
+
+FORESEEN = frozenset({"forecast", "stockout"})
+"""Families whose observed number is made outside the statement, from the days up to each tested one."""
 
 Feature = Literal["recovery", "variants", "composite", "slice_events"]
 """recovery: some rule recovers at other thresholds than it fires at · variants: some rule has overrides or promotions ·
@@ -113,6 +117,8 @@ class Relations:
     """What some rule uses beyond the plain case; the text of the statement has it only then."""
     anomalies: tuple[anomaly.Asked, ...] = ()
     """Specs whose baselines are learned outside the statement, which joins them as `anomaly_found`."""
+    forecasts: tuple[foreseen.Ask, ...] = ()
+    """What is asked of the future; whoever runs the statement provides the relation `forecasts`."""
 
 
 @dataclass
@@ -198,6 +204,7 @@ def relations(
             for (metric, dimension, grain, expression, _), number in specs.items()
             if expression.family == "anomaly"
         ),
+        tuple(_ask(spec, number) for spec, number in specs.items() if spec.expression.family in FORESEEN),
     )
 
 
@@ -229,8 +236,8 @@ def _hashes(rules: Sequence[Rule], references: Sequence[Reference]) -> dict[str,
     def hash_of(rule: Rule, seen: frozenset[str]) -> str:
         if rule.id not in found:
             parts = [hash_of(by_id[name], seen | {rule.id}) for name in rule.references if name in by_id.keys() - seen]
-            if rule.expr.family in FILES:
-                parts.append(digest_of(references, rule.expr.family, rule.metric, rule.dimension))
+            if (kind := rule.expr.reference) is not None:
+                parts.append(digest_of(references, kind, rule.metric, rule.dimension))
             found[rule.id] = (
                 hashlib.sha256(" ".join([rule.rule_hash, *parts]).encode()).hexdigest()[:12]
                 if parts
@@ -263,8 +270,9 @@ def statement(values: str, needed: Relations, composed: str = "") -> str:
         "quantile": quantile.ctes(probabilities),
         "band": f"{_BAND_POINTS.format(**common)},\n{_BAND_EVENTS[by_slice]},\n{seasonal.CTES}",
         "anomaly": _ANOMALY.format(series=_SERIES),
+        "forecast": foreseen.CTES.format(series=_SERIES),
     }
-    wanted = {"reference" if family in FILES else family for family in families}
+    wanted = {"reference" if family in FILES else "forecast" if family in FORESEEN else family for family in families}
     asked = [family for family in detectors if family in wanted]
     judged = "\n    UNION ALL BY NAME\n".join(_JUDGED_BY.get(family, _JUDGED).format(family=family) for family in asked)
     parts = [
@@ -309,6 +317,14 @@ class _Keys:
         return self._numbers.setdefault((metric, grain, dimension), len(self._numbers))
 
 
+def _ask(spec: _Asked, number: int) -> foreseen.Ask:
+    expression = spec.expression
+    side = expression.family if expression.family == "stockout" else expression.side
+    return foreseen.Ask(
+        number, spec.metric, spec.dimension, expression.window_days, side, expression.bound, spec.sample
+    )
+
+
 def _verdicts(features: frozenset[Feature], families: frozenset[str]) -> str:
     """The end of the statement: thresholds, reasons and tiers, with what the features add."""
     is_composite, has_variants = "composite" in features, "variants" in features
@@ -320,17 +336,24 @@ def _verdicts(features: frozenset[Feature], families: frozenset[str]) -> str:
         holds = _HOLDS.replace("observed", "holds_rank")
     elif "recovery" in features:
         holds = _HOLDS
-    observed, scale = _OBSERVED, "v.scale"
-    if is_composite:
-        observed, scale = "rank::DOUBLE", "NULL::DOUBLE AS scale, c.rank, c.holds_rank"
+    observed, scale, columns = _OBSERVED, "v.scale", ""
     learned = "anomaly" in families
     if learned:
-        observed, scale = f"CASE WHEN family = 'anomaly' THEN rarity ELSE {_OBSERVED} END", _LEARNED_SCALE
+        observed, scale, columns = (
+            f"CASE WHEN family = 'anomaly' THEN rarity ELSE {observed} END",
+            _LEARNED_SCALE,
+            _LEARNED,
+        )
+    if families & FORESEEN:
+        observed = f"CASE WHEN family IN ('forecast', 'stockout') THEN foreseen ELSE {observed} END"
+        scale, columns = f"{scale}, v.foreseen", f"{columns}, j.foreseen"
+    if is_composite:
+        observed, scale = "rank::DOUBLE", "NULL::DOUBLE AS scale, c.rank, c.holds_rank"
     return _VERDICTS.format(
         holds=holds,
         observed=observed,
         scale=scale,
-        learned=_LEARNED if learned else "",
+        learned=columns,
         lower="coalesce(low, baseline - width * scale)" if learned else "baseline - width * scale",
         upper="coalesce(high, baseline + width * scale)" if learned else "baseline + width * scale",
         yellow_bound=_bound("yellow", learned=learned),
@@ -381,7 +404,7 @@ def read_days(rule: Rule) -> int:
 
 def _lookback_days(expression: Expression, grain: str) -> int:
     match expression.family:
-        case "value" | "event" | "target" | "benchmark" | "freshness":
+        case "value" | "event" | "target" | "benchmark" | "freshness" | "forecast" | "stockout":
             return 0
         case "share":
             return -(-expression.lag_hours // 24)
@@ -941,6 +964,7 @@ tested_events AS (
 }
 _JUDGED = "    SELECT ask_no, baseline, scale FROM {family}_judged"
 _JUDGED_BY = {
+    "forecast": "    SELECT ask_no, baseline, scale, foreseen FROM forecast_judged",
     "band": """    SELECT t.ask_no, b.baseline, b.scale
     FROM band_judged AS b
     JOIN tested AS t ON t.spec_no = b.spec_no AND t.series_no = b.series_no AND t.period_start = b.period_start""",

@@ -152,6 +152,7 @@ class OlistSource(Extract):
             "products.list_price": _NOT_RECORDED,
             "products.safety_stock": _NOT_RECORDED,
             "products.lead_time_days": _NOT_RECORDED,
+            "products.pack_size": _NOT_RECORDED,
             "products.listed_on": _NOT_RECORDED,
             "products.is_active": _NOT_RECORDED,
             "orders.session_id": _NOT_RECORDED,

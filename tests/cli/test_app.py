@@ -237,7 +237,7 @@ def test_the_demo_from_nothing_to_messages(home: Path) -> None:
     assert code == 2
     assert "gmv by region has no member '华比'; there are 7, such as" in err
     listed = {one["metric"]: one for one in json.loads(run("value", "--json")[1])["metrics"]}
-    assert len(listed) == 53
+    assert len(listed) == 54
     assert listed["gmv"]["day"] == report["day"]
     assert listed["gmv"]["unit"] == "CNY"
     assert listed["gmv"]["value"] == pytest.approx(

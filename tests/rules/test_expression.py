@@ -38,6 +38,12 @@ def expressions(draw):
             pattern = draw(st.sampled_from(["point", "drift"]))
             number, unit = draw(st.integers(1, 3)), draw(st.sampled_from(["week", "month", "quarter"]))
             return Expression("anomaly", pattern=pattern, budget=f"{number}/{unit}", red_budget="1/year")
+        case "forecast":
+            side = draw(st.sampled_from(["", "below", "above"]))
+            bound = draw(st.none() | NUMBERS) if side else None
+            return Expression("forecast", window_days=draw(st.integers(1, 28)), side=side, bound=bound)
+        case "stockout":
+            return Expression("stockout", window_days=draw(st.integers(0, 28)))
         case _:
             width = draw(st.none() | st.floats(0, 1e9, exclude_min=True))
             promotions = draw(st.sampled_from(["widen", "last_event", "ordinary"]))
@@ -114,6 +120,11 @@ def test_expressions(text, expected):
         ("band(seasonal, weeks=0)", "weeks is a whole number"),
         ("band(seasonal, weeks=8, weeks=9)", "given twice"),
         ("band(seasonal, promotions=never)", "widen, last_event or ordinary"),
+        ("forecast()", "how far ahead"),
+        ("forecast(60d)", "1d to 28d"),
+        ("forecast(7d, below=1, above=2)", "not both"),
+        ("forecast(7d, below=many)", "not a number"),
+        ("stockout(12h)", "1d to 28d"),
         ("value(3)", "'3' is not a parameter"),
         ("", "not an expression"),
     ],

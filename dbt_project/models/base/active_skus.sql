@@ -7,5 +7,5 @@
     slices=['all', 'category', 'warehouse'],
     fill=['all', 'category', 'warehouse'],
     grain='day',
-    version='02f05a90d5e7'
+    version='5a33230175a4'
 ) }}

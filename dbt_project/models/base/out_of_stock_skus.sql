@@ -7,5 +7,5 @@
     slices=['all', 'category', 'warehouse'],
     fill=['all', 'category', 'warehouse'],
     grain='day',
-    version='f6096aa3a3cd'
+    version='c543bd25230a'
 ) }}

@@ -7,5 +7,5 @@
     slices=['all', 'category', 'warehouse'],
     fill=['all', 'category', 'warehouse'],
     grain='day',
-    version='5e77aa386b3f'
+    version='bf17e22f2a95'
 ) }}

@@ -7,5 +7,5 @@
     slices=['all', 'category', 'warehouse', 'sku'],
     fill=['all', 'category', 'warehouse'],
     grain='day',
-    version='78a5d5c62412'
+    version='cb45c2de061d'
 ) }}

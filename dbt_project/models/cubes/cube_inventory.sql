@@ -13,6 +13,7 @@
     grain='day',
     measures={
         'stock_on_hand': "sum(on_hand)",
+        'stock_on_order': "sum(on_order)",
         'stock_amount': "sum(stock_amount)"
     },
     slices=['all', 'category', 'warehouse', 'sku'],

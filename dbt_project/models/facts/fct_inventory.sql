@@ -5,6 +5,7 @@ select
     coalesce(products.category, 'unknown') as category,
     stock.warehouse,
     stock.on_hand,
+    stock.on_order,
     stock.on_hand * products.unit_cost as stock_amount,
     stock.on_hand = 0 as is_out_of_stock,
     cast(stock.snapshot_on as timestamp) as snapshot_at,

@@ -8,5 +8,5 @@
     slices=['all', 'category'],
     counted=['stock_amount', 'cost_of_goods_28d'],
     grain='day',
-    version='722ed8291ace'
+    version='76e661587044'
 ) }}

@@ -5,5 +5,5 @@
     slices=['all', 'category', 'warehouse'],
     counted=true,
     grain='day',
-    version='7b00d3aa6d21'
+    version='b976cad2e5f6'
 ) }}

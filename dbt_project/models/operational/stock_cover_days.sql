@@ -8,5 +8,5 @@
     slices=['all', 'category', 'sku'],
     counted=['stock_on_hand', 'units_sold_28d'],
     grain='day',
-    version='7c0d41a26530'
+    version='e84314ab625b'
 ) }}

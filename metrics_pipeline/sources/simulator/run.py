@@ -106,6 +106,8 @@ _KNOWN_VISITORS = 0.42
 """Share of browsing sessions whose account is known."""
 _VISITORS_PER_DAILY_SESSION = 1.6
 _STOCKED_SHARE = 0.985
+_PACKS, _PACK_COSTS = np.array([12, 6, 2, 1]), np.array([2_000, 8_000, 30_000])
+"""Pieces of a supplier's pack, by unit cost in cents: small things come in dozens."""
 """Rough share of wanted orders that find stock; only sizes the customer history."""
 
 Progress = Callable[[str, float], None]
@@ -442,6 +444,7 @@ class _Shop:
             "list_price": catalogue.list_price[listed],
             "safety_stock": self.stock.safety_stock[listed],
             "lead_time_days": catalogue.lead_days[listed],
+            "pack_size": _PACKS[np.searchsorted(_PACK_COSTS, catalogue.unit_cost[listed], side="right")],
             "listed_on": catalogue.listed_day[listed],
             "is_active": catalogue.is_active[listed],
         }
@@ -489,7 +492,7 @@ class _Shop:
             "products": {
                 "product_id": sku, "name": Text(), "category": Member(CATEGORY_NAMES), "supplier": Member(suppliers),
                 "unit_cost": Money(), "list_price": Money(), "safety_stock": Count(), "lead_time_days": Count(),
-                "listed_on": day, "is_active": Flag(),
+                "pack_size": Count(), "listed_on": day, "is_active": Flag(),
             },
             "campaigns": {
                 "campaign_id": campaign, "name": Text(), "ad_channel": ad_channel, "starts_on": day, "ends_on": day,
