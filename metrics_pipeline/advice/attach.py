@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import combinations
-from typing import Final
+from types import SimpleNamespace
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -23,7 +24,7 @@ from metrics_pipeline.advice.outcome import Handlings
 from metrics_pipeline.advice.playbook import Entry
 from metrics_pipeline.advice.recommend import Advice, Record, recommend
 from metrics_pipeline.alerts.notice import RuleCard, severity
-from metrics_pipeline.alerts.state import RANK
+from metrics_pipeline.alerts.state import RANK, episode_key
 from metrics_pipeline.alerts.work_orders import SYSTEM
 from metrics_pipeline.diagnosis.model import Diagnosis
 from metrics_pipeline.store import Store
@@ -67,17 +68,11 @@ def attach(
             return ()
         facts = {str(one.episode): facts_of(one, cards[one.rule]) for one in worst}
         beside = Beside.of(facts_of(one, cards[one.rule]) for one in firing)
-        evidence = {
-            key: with_names(evidence_of(one, known.get(key), beside.of_slice(one)), metrics)
-            for key, one in facts.items()
-        }
-        cases = {key: case_of(facts[key], evidence[key], known.get(key)) for key in facts}
-        past = Past.read(connection, facts, cases, cards, now=now)
+        found = advise_on(connection, facts, book, metrics, cards, beside=beside, diagnoses=known, now=now)
         before = rows.advice_of(connection, facts)
         changed: list[AdviceRow] = []
         for key, one in facts.items():
-            advice = recommend(evidence[key], book, records=past.records(key))
-            row = _row(one, cases[key], advice, past, known.get(key), now=now)
+            row = _row(one, found.cases[key], found.advice[key], found.past, known.get(key), now=now)
             old = before.get(key)
             if old is None or old._replace(at=now) != row:
                 changed.append(row)
@@ -86,22 +81,63 @@ def attach(
     return tuple(row.episode for row in changed)
 
 
+class Advised(NamedTuple):
+    """Advice on some alerts, by episode, and what it was found with."""
+
+    advice: Mapping[str, tuple[Advice, ...]]
+    cases: Mapping[str, Case]
+    past: Past
+
+
+def advise_on(
+    connection: Connection,
+    alerts: Mapping[str, AlertFacts],
+    entries: Iterable[Entry],
+    metrics: Mapping[str, Named],
+    cards: Mapping[str, RuleCard],
+    *,
+    beside: Beside,
+    diagnoses: Mapping[str, Diagnosis],
+    now: datetime,
+) -> Advised:
+    """The advice on alerts by their episode; writes nothing. `beside`: everything that fires."""
+    book = list(entries)
+    evidence = {
+        key: with_names(evidence_of(one, diagnoses.get(key), beside.of_slice(one)), metrics)
+        for key, one in alerts.items()
+    }
+    cases = {key: case_of(one, evidence[key], diagnoses.get(key)) for key, one in alerts.items()}
+    past = Past.read(connection, alerts, cases, cards, now=now)
+    advice = {key: recommend(evidence[key], book, records=past.records(key)) for key in alerts}
+    return Advised(advice, cases, past)
+
+
 def facts_of(one: Instance, card: RuleCard) -> AlertFacts:
     """The alert of an instance with an open episode."""
-    assert one.episode is not None
-    family = card.expression.partition("(")[0]
-    expected = one.baseline if family in _EXPECTING else None
     period = one.data_period or one.last_period or one.since_period
+    assert one.episode is not None
     assert period is not None
+    return _facts(one.episode, card, one, period)
+
+
+def facts_of_verdict(row: Mapping[str, Any], card: RuleCard) -> AlertFacts:
+    """The alert that a breaching verdict begins or carries on; `row`: its columns, as in the evaluations."""
+    key = episode_key(f"{card.id}{{{row['dimension']}={row['member']}}}", row["period_start"])
+    return _facts(key, card, SimpleNamespace(**row), row["period_start"])
+
+
+def _facts(episode: str, card: RuleCard, one: Any, period: datetime) -> AlertFacts:
+    expected = one.baseline if card.expression.partition("(")[0] in _EXPECTING else None
+    is_known = expected is not None and one.value is not None and one.value != expected
     return AlertFacts(
-        episode=one.episode,
-        rule=one.rule,
+        episode=episode,
+        rule=card.id,
         metric=card.metric,
         dimension=one.dimension,
         member=one.member,
         grain=one.grain,
         tier=one.tier,
-        direction=_direction(one, card, expected),
+        direction=("up" if one.value > expected else "down") if is_known else _by_threshold(card),
         period=period,
         observed=one.value,
         expected=expected,
@@ -281,12 +317,6 @@ def _firing(connection: Connection) -> list[Instance]:
     table = alert_instances.c
     query = sa.select(alert_instances).where(table.state == "firing", table.episode.is_not(None))
     return [one for one in read_rows(connection, query, Instance._make) if one.data_period or one.last_period]
-
-
-def _direction(one: Instance, card: RuleCard, expected: float | None) -> str:
-    if expected is not None and one.value is not None and one.value != expected:
-        return "up" if one.value > expected else "down"
-    return _by_threshold(card)
 
 
 def _by_threshold(card: RuleCard) -> str:

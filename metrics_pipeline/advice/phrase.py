@@ -11,16 +11,14 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from metrics_pipeline.advice.evidence import Evidence
 from metrics_pipeline.advice.figures import why_not
-from metrics_pipeline.advice.recommend import Advice
-from metrics_pipeline.advice.text import advice_text
+from metrics_pipeline.advice.text import advice_text, for_everybody
 from metrics_pipeline.advice.told import Told
 from metrics_pipeline.alerts.words import Locale
 from metrics_pipeline.store.dispatch import cards as cards_of_store
@@ -100,7 +98,7 @@ class Phraser:
 
 def facts_for(told: Told, locale: Locale, sensitivity: Mapping[str, str], *, currency: str = "") -> list[str]:
     """What the model is given: sentences without confidential values and without what people wrote."""
-    facts = [advice_text(_shown(one, sensitivity), locale, currency=currency) for one in told.advice[:3]]
+    facts = [advice_text(for_everybody(one, sensitivity), locale, currency=currency) for one in told.advice[:3]]
     facts += [one.effect(locale) for one in told.advice[:1]]
     for past in told.similar[:1]:
         handling = past.handling
@@ -246,16 +244,3 @@ def _read(content: str) -> dict[Locale, str]:
 def _template(plain: Mapping[Locale, str], reason: str) -> Phrasing:
     log.warning("the template's text is told: %s", reason)
     return Phrasing(plain, dict.fromkeys(plain, reason))
-
-
-def _shown(advice: Advice, sensitivity: Mapping[str, str]) -> Advice:
-    """The advice without the figures of confidential metrics, nor shares of them."""
-    whole = advice.evidence[0].metric
-    pieces: Sequence[Evidence] = [
-        replace(one, observed=None, expected=None, share=None)
-        if "confidential"
-        in (sensitivity.get(one.metric or whole, "confidential"), sensitivity.get(whole, "confidential"))
-        else one
-        for one in advice.evidence
-    ]
-    return replace(advice, evidence=tuple(pieces))

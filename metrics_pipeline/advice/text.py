@@ -136,6 +136,22 @@ def seen_memory(found: Sequence[Remembered], sight: Sight) -> list[Remembered]:
     return [one for one in found if sight.sees(one.episode)]
 
 
+def for_everybody(advice: Advice, sensitivity: Mapping[str, str]) -> Advice:
+    """The advice without the figures of confidential metrics and shares of them: for logs, pages of Dagster and a model.
+
+    `sensitivity`: by metric; one that is not there is taken as confidential.
+    """
+    whole = advice.evidence[0].metric
+    pieces: Sequence[Evidence] = [
+        replace(one, observed=None, expected=None, share=None)
+        if "confidential"
+        in (sensitivity.get(one.metric or whole, "confidential"), sensitivity.get(whole, "confidential"))
+        else one
+        for one in advice.evidence
+    ]
+    return replace(advice, evidence=tuple(pieces))
+
+
 def _seen(advice: Advice, sight: Sight) -> Advice | None:
     metric = advice.evidence[0].metric
     pieces = []

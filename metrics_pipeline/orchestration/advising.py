@@ -7,15 +7,26 @@ advice is found (`advice`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from metrics_pipeline.advice.attach import attach
+import pyarrow.compute as pc
+
+from metrics_pipeline.advice.attach import Beside, advise_on, attach, facts_of_verdict
+from metrics_pipeline.advice.evidence import AlertFacts
 from metrics_pipeline.advice.load import load_playbook
+from metrics_pipeline.advice.text import advice_text, for_everybody
+from metrics_pipeline.alerts.notice import RuleCard
 from metrics_pipeline.diagnosis.model import Diagnosis
 from metrics_pipeline.orchestration.judging import cards
 from metrics_pipeline.orchestration.resources import Project
+from metrics_pipeline.rules.evaluate import Evaluations
 from metrics_pipeline.store import open_store
+
+MOST = 5_000
+"""Breaching verdicts that are looked at."""
+BREACHES = ("red", "yellow")
+_COLUMNS = ["rule", "dimension", "member", "grain", "period_start", "tier", "value", "baseline"]
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +37,66 @@ class Advised:
 
     episodes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+
+
+def advice_on_rules(
+    project: Project, evaluations: Iterable[Evaluations], diagnoses: Mapping[str, Diagnosis] | None = None
+) -> dict[str, str]:
+    """Rule → the advice on its worst slice as Markdown, without confidential values; {} when it cannot be found.
+
+    By the verdicts of a run and not by the alerts, which are written by another step; what is known of the past is used.
+    """
+    try:
+        known = cards(project)
+        breaching = [one for table in evaluations for one in _breaching(table, known)]
+        worst: dict[str, AlertFacts] = {}
+        for one in breaching:  # the worst of a rule comes first
+            worst.setdefault(one.rule, one)
+        if not worst:
+            return {}
+        entries = load_playbook(project.settings.rules_dir, metrics=project.catalogue.metrics).entries.values()
+        store = open_store(project.settings)
+        try:
+            with store.reading() as connection:
+                found = advise_on(
+                    connection,
+                    {one.episode: one for one in worst.values()},
+                    entries,
+                    project.catalogue.metrics,
+                    known,
+                    beside=Beside.of(breaching),
+                    diagnoses=diagnoses or {},
+                    now=project.now(),
+                )
+        finally:
+            store.close()
+    except Exception:
+        log.exception("no advice on the checks of this run")
+        return {}
+    sensitivity = {name: metric.sensitivity for name, metric in project.catalogue.metrics.items()}
+    currency = project.settings.installation.currency
+    return {
+        one.rule: "\n".join(
+            f"{number}. {advice_text(shown, 'zh', currency=currency)}<br>{advice_text(shown, 'en', currency=currency)}"
+            for number, advice in enumerate(found.advice[one.episode][:3], 1)
+            for shown in [for_everybody(advice, sensitivity)]
+        )
+        for one in worst.values()
+        if found.advice[one.episode]
+    }
+
+
+def _breaching(evaluations: Evaluations, known: Mapping[str, RuleCard]) -> list[AlertFacts]:
+    """The breaching verdicts of some periods, red first, at most `MOST` of them."""
+    table = evaluations.table
+    rows = table.filter(pc.field("tier").isin(BREACHES))
+    red = pc.equal(rows["tier"].cast("string"), "red")
+    ranked = rows.append_column("is_red", red).sort_by([("is_red", "descending"), ("severity", "descending")])
+    return [
+        facts_of_verdict(row, known[row["rule"]])
+        for row in ranked.slice(0, MOST).select(_COLUMNS).to_pylist()
+        if row["rule"] in known and known[row["rule"]].metric
+    ]
 
 
 def advise(project: Project, diagnoses: Mapping[str, Diagnosis] | None = None) -> Advised:

@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 
 from metrics_pipeline.alerts.notice import SeriesKey, check_page
+from metrics_pipeline.orchestration.advising import advice_on_rules
 from metrics_pipeline.orchestration.judging import (
     CONFIDENTIAL,
     Judgement,
@@ -90,12 +91,20 @@ def build_rule_checks(project: Project) -> list[dg.AssetChecksDefinition]:
         judgement = judge(project, run.tags, run_id=run.run_id)
         newest = {grain: judgement.newest(grain) for grain in {rule.grain for rule in rules}}
         judged_by = _judged_by(project, newest.values())
+        advice = advice_on_rules(project, newest.values())
         summaries = {(grain, summary.rule): summary for grain, found in newest.items() for summary in found.summary()}
         for key in sorted(context.selected_asset_check_keys, key=lambda one: (one.asset_key.path, one.name)):
             group = grouped[key]
             shown = max(group, key=lambda rule: _rank(summaries[rule.grain, rule.id]))
             found = _Found(
-                project, shown, group, summaries[shown.grain, shown.id], newest[shown.grain], judgement, judged_by
+                project,
+                shown,
+                group,
+                summaries[shown.grain, shown.id],
+                newest[shown.grain],
+                judgement,
+                judged_by,
+                advice.get(shown.id, ""),
             )
             yield _result(key, found)
 
@@ -156,6 +165,8 @@ class _Found:
     judgement: Judgement
     judged_by: Mapping[str, str]
     """Rule → the versions of its metric that it judged by."""
+    advice: str = ""
+    """On its worst slice, as Markdown."""
 
 
 def _judged_by(project: Project, newest: Iterable[Evaluations]) -> dict[str, str]:
@@ -236,6 +247,8 @@ def _metadata(found: _Found) -> dict[str, Any]:
         metadata["worst_slice"] = f"{rule.dimension}={summary.worst_member}"
     if breached:
         metadata["worst_slices"] = _worst_table(rule, newest, is_hidden=is_hidden)
+    if breached and found.advice:
+        metadata["advice"] = dg.MetadataValue.md(found.advice)
     metadata["rule"] = rule_text(rule)
     metadata["thresholds"] = thresholds_text(rule)
     metadata["link"] = dg.MetadataValue.url(check_url(project, rule))
