@@ -39,6 +39,8 @@ MOST_ALERTS: Final = 500
 """Alerts of one night that are advised on, the worst first: who gets more has no use for advice on each."""
 COMPARED: Final = 40
 """Similar past episodes that count for what helped before."""
+PARTS: Final = 20
+"""Other slices of an alert's metric that are looked at."""
 TOLD: Final = 3
 """Of them, those that are kept to be told."""
 _EXPECTING: Final = ("band", "anomaly", "pct_change", "forecast")
@@ -167,25 +169,32 @@ class Beside:
 
     by_slice: Mapping[tuple[str, str, datetime], Sequence[Firing]] = field(default_factory=dict)
     worst: Mapping[datetime, Sequence[Firing]] = field(default_factory=dict)
+    parts: Mapping[tuple[datetime, str], Sequence[Firing]] = field(default_factory=dict)
+    """Slices on which a metric fires, those with the largest change first, at most `PARTS` of each metric."""
 
     @classmethod
     def of(cls, alerts: Iterable[AlertFacts]) -> Beside:
         by_slice: dict[tuple[str, str, datetime], list[Firing]] = defaultdict(list)
         worst: dict[tuple[datetime, str], Firing] = {}
+        parts: dict[tuple[datetime, str], list[Firing]] = defaultdict(list)
         for one in alerts:
             day = _day(one.period)
             told = Firing(one.metric, one.dimension, one.member, one.tier, one.direction, one.observed, one.expected)
             by_slice[one.dimension, one.member, day].append(told)
+            if one.elements:
+                parts[day, one.metric].append(told)
             other = worst.get((day, one.metric))
             if other is None or RANK[told.tier] > RANK[other.tier]:
                 worst[day, one.metric] = told
         by_day: dict[datetime, list[Firing]] = defaultdict(list)
         for (day, _), told in worst.items():
             by_day[day].append(told)
-        return cls(by_slice, by_day)
+        ranked = {place: sorted(some, key=_depth)[:PARTS] for place, some in parts.items()}
+        return cls(by_slice, by_day, ranked)
 
     def of_slice(self, alert: AlertFacts) -> list[Firing]:
-        """Other metrics that fire on the same day on the alert's slice, a coarser one or, for the total, anywhere."""
+        """What fires on the same day: other metrics on the alert's slice, a coarser one or, for the total, anywhere; and the
+        alert's own metric on slices of other dimensions."""
         day = _day(alert.period)
         found = list(self.worst.get(day, ())) if not alert.elements else []
         for size in range(len(alert.elements) + 1):
@@ -196,7 +205,9 @@ class Beside:
         for one in found:
             if one.metric != alert.metric:
                 kept.setdefault(one.metric, one)
-        return list(kept.values())
+        own = {name for name, _ in alert.elements}
+        parts = self.parts.get((day, alert.metric), ())
+        return [*kept.values(), *(one for one in parts if own.isdisjoint(one.dimension.split("|")))]
 
 
 @dataclass(frozen=True)
@@ -317,6 +328,12 @@ def _firing(connection: Connection) -> list[Instance]:
     table = alert_instances.c
     query = sa.select(alert_instances).where(table.state == "firing", table.episode.is_not(None))
     return [one for one in read_rows(connection, query, Instance._make) if one.data_period or one.last_period]
+
+
+def _depth(one: Firing) -> float:
+    if one.observed is None or not one.expected:
+        return 0.0
+    return -abs(one.observed - one.expected) / abs(one.expected)
 
 
 def _by_threshold(card: RuleCard) -> str:

@@ -6,6 +6,7 @@ Words (`kind`) and what they rest on:
     slice       the alert is on this slice, so the change is there by definition (all of it: share 1)
     cause       the diagnosis found these members to explain a share of the change
     pyramid     a metric below explains a share of the change, and moved up or down itself
+    part        the same metric has an alert on another, compatible slice in the same period: where the change sits
     also        another metric has an alert on a compatible slice in the same period
     still       a metric was looked at, could have moved, and did not
     verdict     what kind of cause the diagnosis found
@@ -23,11 +24,13 @@ from typing import Any, Literal, Protocol
 
 from metrics_pipeline.diagnosis.model import Diagnosis
 
-Kind = Literal["alert", "slice", "cause", "pyramid", "also", "still", "verdict", "coinciding"]
+Kind = Literal["alert", "slice", "cause", "part", "pyramid", "also", "still", "verdict", "coinciding"]
 ALSO_STRENGTH = {"red": 0.8, "yellow": 0.5}
 """Of an alert that fires at the same time: it is seen, but what it has to do with this one is not measured."""
 SLICE_STRENGTH = 0.4
 """Of the slice an alert is on: it says where somebody looked, not that it is the only place."""
+DEEPER_STRENGTH, PART_STRENGTH = 0.6, 0.3
+"""Of the same metric's alert on another slice: a cause is where the change is deeper than it is here."""
 STILL_STRENGTH = 0.6
 """Of a control: that it could have moved is known from its past spread only."""
 COINCIDING_STRENGTH = 0.6
@@ -182,20 +185,29 @@ def evidence_of(alert: AlertFacts, diagnosis: Diagnosis | None, also: Iterable[F
             )
         )
     found += [
-        Evidence(
-            "also",
-            ALSO_STRENGTH.get(one.tier, 0.0),
-            one.metric,
-            elements_of(one.dimension, one.member),
-            one.direction,
-            observed=one.observed,
-            expected=one.expected,
-            word=one.tier,
-        )
+        _beside(found[0], one)
         for one in also
         if compatible(alert.elements, elements_of(one.dimension, one.member))
+        and (one.metric != alert.metric or one.direction == direction)
     ]
     return tuple(found) if diagnosis is None else (*found, *_of_diagnosis(alert, diagnosis))
+
+
+def _beside(alert: Evidence, one: Firing) -> Evidence:
+    found = Evidence(
+        "also",
+        ALSO_STRENGTH.get(one.tier, 0.0),
+        one.metric,
+        elements_of(one.dimension, one.member),
+        one.direction,
+        observed=one.observed,
+        expected=one.expected,
+        word=one.tier,
+    )
+    if one.metric != alert.metric:
+        return found
+    is_deeper = abs(found.change or 0.0) > abs(alert.change or 0.0)
+    return replace(found, kind="part", strength=DEEPER_STRENGTH if is_deeper else PART_STRENGTH)
 
 
 def compatible(one: Sequence[tuple[str, str]], other: Sequence[tuple[str, str]]) -> bool:

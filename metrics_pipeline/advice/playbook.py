@@ -60,7 +60,8 @@ class _Keys(BaseModel):
 
 
 class CauseCondition(_Keys):
-    """Where it comes from: a cause that the diagnosis found, or the slice the alert is on."""
+    """Where it comes from: a cause that the diagnosis found, the slice the alert is on, or another slice on which the same
+    metric has an alert."""
 
     dimension: Texts = Field(description="Dimensions that the cause names, all of them: sku, or [warehouse, region].")
     member: Texts = Field((), description="Members of the first dimension; * stands for any text. Default: all.")

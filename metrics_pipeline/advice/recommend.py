@@ -155,8 +155,8 @@ def _causes(condition: CauseCondition, evidence: Iterable[Evidence], alert: Iter
     for one in evidence:
         members = dict(one.elements)
         if (
-            (one.kind == "slice" or (one.kind == "cause" and not given.issuperset(condition.dimension)))
-            and (one.share or 0.0) >= condition.share
+            (one.kind in ("slice", "part") or (one.kind == "cause" and not given.issuperset(condition.dimension)))
+            and (one.kind == "part" or (one.share or 0.0) >= condition.share)  # what a part explains is not known
             and all(name in members for name in condition.dimension)
             and (
                 not condition.member
@@ -181,7 +181,7 @@ def _strongest(found: Iterable[Evidence]) -> list[Evidence]:
 
 def _advice(entry: Entry, pieces: tuple[Evidence, ...], record: Record) -> Advice:
     alert = pieces[0]
-    place = next((one for one in pieces if one.kind in ("slice", "cause")), alert)
+    place = next((one for one in pieces if one.kind in ("slice", "cause", "part")), alert)
     values = {**dict(alert.elements), **dict(place.elements)}
 
     def filled(text: str, total: str) -> str:

@@ -52,6 +52,8 @@ def evidence_text(one: Evidence, locale: Locale, *, currency: str = "") -> str:
             said = f"报警在 {where}" if zh else f"the alert is on {where}"
         case "cause":
             said = f"{where}{_share(one, locale, ' 解释变化的 {}', ' explains {} of the change')}{inner}"
+        case "part":
+            said = f"{where} 同样报警：{figures}" if zh else f"{where} has the same alert: {figures}"
         case "pyramid":
             said = f"{name}{_share(one, locale, ' 占变化的 {}', ' makes {} of the change')}{inner}"
         case "also":

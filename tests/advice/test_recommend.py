@@ -71,6 +71,15 @@ SCENARIOS = {
         "switch_payment_method",
         "alipay",
     ),
+    "payments fail by one method": (
+        evidence_of(
+            make_total("payment_conversion_rate", "down", observed=0.61, expected=0.93),
+            None,
+            [Firing("payment_conversion_rate", "payment_method", "alipay", "yellow", "down", 0.09, 0.93)],
+        ),
+        "switch_payment_method",
+        "alipay",
+    ),
     "refunds of a category surge": (
         evidence_of(make_alert("refunded_orders", "up", dimension="category", member="美妆"), None),
         "review_category_refunds",
@@ -121,14 +130,17 @@ def test_without_any_piece_of_its_evidence_an_advice_is_gone(scenario):
             left = recommend([one for one in evidence if one != piece], STARTER.values(), most=100)
             assert not any(one.entry == advice.entry and one.evidence == advice.evidence for one in left)
             others = [one for one in evidence if one != piece and one.kind == piece.kind]
-            if not others and not (piece.kind == "slice" and any(one.kind == "cause" for one in evidence)):
+            if not others and not (
+                piece.kind in ("slice", "cause", "part")
+                and any(one.kind in ("slice", "cause", "part") for one in evidence if one != piece)
+            ):
                 assert advice.entry not in {one.entry for one in left}
 
 
 def _random_evidence(rng: random.Random) -> list[Evidence]:
     metrics = ["gmv", "sessions", "orders_placed", "ad_spend", "payment_conversion_rate", "units_sold", "bounce_rate"]
     dimensions = {"sku": "SKU-1", "region": "华北", "channel": "app", "ad_channel": "search", "warehouse": "华东仓"}
-    kinds = ["alert", "slice", "cause", "pyramid", "also", "still", "verdict", "coinciding"]
+    kinds = ["alert", "slice", "cause", "part", "pyramid", "also", "still", "verdict", "coinciding"]
     words = ["promotion", "stock_out", "data_problem", "deploy_note", "single_cause", "site_wide"]
     found = [Evidence("alert", 1.0, rng.choice(metrics), direction=rng.choice(["up", "down"]))] * rng.randint(0, 1)
     for _ in range(rng.randint(0, 9)):
@@ -159,8 +171,8 @@ def _holds(entry: Entry, evidence: list[Evidence]) -> bool:
         inside = alerts and set(when.cause.dimension) <= set(dict(alerts[0].elements))
         needs.append(
             any(
-                one.kind in (("slice",) if inside else ("slice", "cause"))
-                and one.share >= when.cause.share
+                one.kind in (("slice", "part") if inside else ("slice", "part", "cause"))
+                and (one.kind == "part" or one.share >= when.cause.share)
                 and set(when.cause.dimension) <= set(dict(one.elements))
                 for one in evidence
             )
