@@ -47,6 +47,7 @@ class Asked(NamedTuple):
     grain: str
     dimension: str
     expression: Expression
+    metric: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def found(
 
     `values`: a table expression with the published columns; the relation `anomaly_wanted` is on the connection.
     """
-    tables = [_EMPTY]
+    tables = [EMPTY]
     for grain in ("day", "hour"):
         of_grain = [one for one in asked if one.grain == grain]
         long = _read(con, values, sorted({one.key_no for one in of_grain})) if of_grain else None
@@ -199,12 +200,8 @@ def _calendar(long: _Values, dimensions: Mapping[int, str], promotions: Sequence
 
 def _table(asked: Asked, of: Surprise, long: _Values, starts: Any, per_day_periods: int) -> pa.Table:
     rows, columns = np.nonzero((of.reason == JUDGED) & (long.key_of == asked.key_no)[:, None])
-    levels = [
-        -np.log(per_day(text) / per_day_periods) for text in (asked.expression.budget, asked.expression.red_budget)
-    ]
-    yellow, red = levels
-    surprise = of.value[rows, columns]
-    observed = np.where(surprise <= yellow, surprise / yellow, 1 + (surprise - yellow) / (red - yellow))
+    yellow, red = _levels(asked.expression, per_day_periods)
+    observed = rarity(of.value[rows, columns], asked.expression, per_day_periods)
     data = {
         "spec_no": np.full(len(rows), asked.spec_no, dtype=np.int64),
         "member": [long.members[row] for row in rows.tolist()],
@@ -215,10 +212,21 @@ def _table(asked: Asked, of: Surprise, long: _Values, starts: Any, per_day_perio
     for level, low, high in ((yellow, "low", "high"), (red, "low_red", "high_red")):
         below, above = of.bounds(level)
         data[low], data[high] = below[rows, columns], above[rows, columns]
-    return pa.table(data, schema=_EMPTY.schema) if len(rows) else _EMPTY
+    return pa.table(data, schema=EMPTY.schema) if len(rows) else EMPTY
 
 
-_EMPTY = pa.table(
+def rarity(surprise: FloatArray, asked: Expression, per_day_periods: int = 1) -> FloatArray:
+    """-log of a p-value in budgets: 1 = as rare as a false alarm may be by the yellow one, 2 = by the red one."""
+    yellow, red = _levels(asked, per_day_periods)
+    return np.where(surprise <= yellow, surprise / yellow, 1 + (surprise - yellow) / (red - yellow))
+
+
+def _levels(asked: Expression, per_day_periods: int) -> tuple[float, float]:
+    yellow, red = (float(-np.log(per_day(text) / per_day_periods)) for text in (asked.budget, asked.red_budget))
+    return yellow, red
+
+
+EMPTY = pa.table(
     {
         "spec_no": pa.array([], pa.int64()),
         "member": pa.array([], pa.string()),

@@ -23,7 +23,8 @@ from metrics_pipeline.detection.references import Reference
 from metrics_pipeline.forecasting import judged as foreseen
 from metrics_pipeline.forecasting.panel import HISTORY_DAYS, Panel, empty_panel, query_panel
 from metrics_pipeline.forecasting.supply import SKU_HISTORY_DAYS, terms_of
-from metrics_pipeline.rules import anomaly, composite, freshness
+from metrics_pipeline.rules import anomaly, composite, freshness, together
+from metrics_pipeline.rules.expression import TOGETHER
 from metrics_pipeline.rules.model import Rule
 from metrics_pipeline.rules.statement import (
     COLUMNS,
@@ -303,12 +304,19 @@ class Judging:
             composed = composite.ctes(rules)
         values = self._values(needed)
         if needed.anomalies:
-            learned = anomaly.found(self._con, values, needed.anomalies, self._promotions, (span.start, span.until))
-            self._con.register("anomaly_found", learned)
+            self._con.register("anomaly_found", self._learned(values, needed.anomalies, (span.start, span.until)))
         sql = statement(values, needed, composed)
         if not composed:
             self.sql = sql
         self._put(sql, {"evaluated_at": self._now})
+
+    def _learned(self, values: str, asked: Sequence[anomaly.Asked], span: tuple[datetime, datetime]) -> pa.Table:
+        """What is said of the series each by itself, and of the metrics of a slice together."""
+        whole = [one for one in asked if one.expression.pattern in TOGETHER]
+        alone = [one for one in asked if one.expression.pattern not in TOGETHER]
+        parts = [anomaly.found(self._con, values, alone, self._promotions, span)] if alone else []
+        parts += [together.found(self._published, whole, self._promotions, span)] if whole else []
+        return pa.concat_tables(parts)
 
     def _put(self, sql: str, parameters: dict[str, Any]) -> None:
         into = "INSERT INTO found BY NAME" if self._exists else "CREATE TEMP TABLE found AS"

@@ -9,14 +9,16 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 Family = Literal[
     "value", "change", "event", "target", "benchmark", "share", "quantile", "band", "anomaly", "forecast", "stockout",
     "freshness",
 ]  # fmt: skip
 Promotions = Literal["widen", "last_event", "ordinary"]
-Pattern = Literal["point", "drift"]
+Pattern = Literal["point", "drift", "together", "completeness"]
+TOGETHER = ("together", "completeness")
+"""Patterns of several metrics of a slice, by days."""
 Operator = Literal[">", ">=", "<", "<=", "outside", "inside"]
 
 GRAMMAR = (
@@ -24,6 +26,7 @@ GRAMMAR = (
     "| share_of_parent() | share_of_parent(region) | share_of_parent(7d) | quantile(90d, 0.99) "
     "| band(seasonal) | band(seasonal, weeks=8, k=4, promotions=widen) "
     "| anomaly() | anomaly(budget=1/month, red=1/year) | anomaly(drift, budget=1/quarter, red=1/year) "
+    "| anomaly(together) | completeness() "
     "| forecast(7d) | forecast(7d, below=target) | forecast(7d, above=1000) | stockout(3d) | stockout(lead) | freshness()"
 )
 LAST_EVENT = "last_event"
@@ -63,7 +66,8 @@ class Expression:
     promotions: Promotions = "widen"
     """band: what a promotion day of the calendar means for the tested period."""
     pattern: Pattern = "point"
-    """anomaly: one value that is far from what was expected, or many that are a little on one side."""
+    """anomaly: one value that is far from what was expected, many that are a little on one side, metrics of a slice that
+    do not go together; completeness: data that are not what they seem."""
     budget: str = ""
     """anomaly: false alarms that a slice may have, e.g. `1/month`; where the observed number is 1."""
     red_budget: str = ""
@@ -253,15 +257,23 @@ def _band(text: str, positional: list[str], named: dict[str, str]) -> Expression
 
 
 def _anomaly(text: str, positional: list[str], named: dict[str, str]) -> Expression:
-    if len(positional) > 1 or (positional and positional[0] not in get_args(Pattern)):
-        raise ExpressionError(f"{text!r}: what is looked for is point or drift, e.g. anomaly(drift, budget=1/quarter)")
-    pattern: Pattern = "drift" if positional == ["drift"] else "point"
+    known: dict[str, Pattern] = {"point": "point", "drift": "drift", "together": "together"}
+    if len(positional) > 1 or (positional and positional[0] not in known):
+        raise ExpressionError(
+            f"{text!r}: what is looked for is point or drift or together, e.g. anomaly(drift, budget=1/quarter)"
+        )
+    pattern = known[positional[0]] if positional else "point"
     budget = _budget(text, "budget", named.pop("budget", DEFAULT_BUDGET))
     red = _budget(text, "red", named.pop("red", DEFAULT_RED_BUDGET))
     _no_more(text, [], named, known=("budget", "red"))
     if per_day(red) >= per_day(budget):
         raise ExpressionError(f"{text!r}: red={red} is no rarer than budget={budget}; red is the stricter of the two")
     return Expression("anomaly", pattern=pattern, budget=budget, red_budget=red)
+
+
+def _completeness(text: str, positional: list[str], named: dict[str, str]) -> Expression:
+    _no_more(text, positional, named)
+    return Expression("anomaly", pattern="completeness", budget=DEFAULT_BUDGET, red_budget=DEFAULT_RED_BUDGET)
 
 
 def _budget(text: str, name: str, value: str) -> str:
@@ -375,7 +387,9 @@ def _share_text(share: Expression) -> str:
 
 
 def _anomaly_text(one: Expression) -> str:
-    pattern = "drift, " if one.pattern == "drift" else ""
+    if one.pattern == "completeness":
+        return "completeness()"
+    pattern = f"{one.pattern}, " if one.pattern != "point" else ""
     return f"anomaly({pattern}budget={one.budget}, red={one.red_budget})"
 
 
@@ -400,6 +414,7 @@ _PARSERS: Mapping[str, Callable[[str, list[str], dict[str, str]], Expression]] =
     "quantile": _quantile,
     "band": _band,
     "anomaly": _anomaly,
+    "completeness": _completeness,
     "share_of_parent": _share,
     "forecast": _forecast,
     "stockout": _stockout,

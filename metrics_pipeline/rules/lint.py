@@ -17,7 +17,7 @@ from metrics_pipeline.forecasting.supply import STOCK
 from metrics_pipeline.nearest import nearest
 from metrics_pipeline.rules.catalogue import Catalogue, MetricInfo, slices_of
 from metrics_pipeline.rules.composite import cycle_of
-from metrics_pipeline.rules.expression import Threshold
+from metrics_pipeline.rules.expression import TOGETHER, Threshold
 from metrics_pipeline.rules.model import COMPOSITE, Override, Rule, Variant
 from metrics_pipeline.rules.seeds import Seeds
 from metrics_pipeline.rules.statement import FORESEEN
@@ -394,6 +394,11 @@ def _events_are_known(rule: Rule, events: Collection[str]) -> Iterator[Finding]:
             )
 
 
+def _together_is_per_day(rule: Rule) -> Iterator[Finding]:
+    if rule.expr.pattern in TOGETHER and rule.grain == "hour":
+        yield Finding("grain", f"{rule.expr} looks at whole days", "remove grain: hour")
+
+
 def _freshness_is_over_when_it_is_over(rule: Rule) -> Iterator[Finding]:
     if rule.expr.family == "freshness" and rule.keep_firing_for:
         yield Finding(
@@ -499,6 +504,7 @@ _CHECKS: tuple[Callable[[Rule], Iterator[Finding]], ...] = (
     _chance_bounds,
     _stockout_is_of_stock,
     _overrides_can_match,
+    _together_is_per_day,
     _freshness_is_over_when_it_is_over,
     _work_order_can_be_opened,
 )

@@ -265,7 +265,9 @@ class Rule(_Keys):
             "of that region; with a distance, share_of_parent(7d), the relative change of that part. "
             "anomaly(budget=1/month, red=1/year): how rare the value is for its own series, given weekday, promotions and what "
             "the other slices do; 1 (−1 for a fall) is as rare as a false alarm may be by the budget, 2 as by red; "
-            "anomaly(drift): the same of a slow movement; thresholds default to outside 1 and outside 2. forecast(7d): mean "
+            "anomaly(drift): the same of a slow movement; thresholds default to outside 1 and outside 2. anomaly(together): the same "
+            "of all metrics of the slice together (isolation forest). completeness(): 0 = the data are what they seem, from 1 on "
+            "traffic was not counted, rows came twice or hours are missing, 2 = surely; thresholds default to >= 1 and >= 2. forecast(7d): mean "
             "per day that is expected of the next 7 days, in the metric's unit; forecast(7d, below=target), forecast(7d, "
             "above=1000): the chance (0-1) that the mean of those days lies below the target of the seed, or above a number. "
             "stockout(3d), stockout(lead): the chance that a SKU is sold out within 3 days, or before an order placed now "
@@ -347,6 +349,8 @@ class Rule(_Keys):
     def _anomaly_thresholds(cls, data: Any) -> Any:
         if isinstance(data, dict) and str(data.get("expr", "")).strip().startswith("anomaly"):
             return data if {*data} & {"yellow_if", "red_if"} else {**data, **ANOMALY_THRESHOLDS}
+        if isinstance(data, dict) and str(data.get("expr", "")).strip().startswith("completeness"):
+            return data if {*data} & {"yellow_if", "red_if"} else {**data, **COMPOSITE_THRESHOLDS}
         return data
 
     @model_validator(mode="after")

@@ -200,7 +200,7 @@ def relations(
         | {spec.expression.parent or "all" for spec in specs if spec.expression.family == "share"},
         _features(rules) | ({"slice_events"} if any(day.affects for day in promotions) else set()),
         tuple(
-            anomaly.Asked(number, keys.number(metric, grain, dimension), grain, dimension, expression)
+            anomaly.Asked(number, keys.number(metric, grain, dimension), grain, dimension, expression, metric)
             for (metric, dimension, grain, expression, _), number in specs.items()
             if expression.family == "anomaly"
         ),

@@ -35,7 +35,9 @@ def expressions(draw):
             probability = draw(st.floats(0, 1, exclude_min=True, exclude_max=True))
             return Expression("quantile", window_days=draw(st.integers(1, 9999)), probability=probability)
         case "anomaly":
-            pattern = draw(st.sampled_from(["point", "drift"]))
+            pattern = draw(st.sampled_from(["point", "drift", "together", "completeness"]))
+            if pattern == "completeness":
+                return parse_expression("completeness()")
             number, unit = draw(st.integers(1, 3)), draw(st.sampled_from(["week", "month", "quarter"]))
             return Expression("anomaly", pattern=pattern, budget=f"{number}/{unit}", red_budget="1/year")
         case "forecast":
