@@ -23,6 +23,8 @@ from metrics_pipeline.advice.memory import Case, Similar, similar
 from metrics_pipeline.advice.outcome import Handlings
 from metrics_pipeline.advice.playbook import Entry
 from metrics_pipeline.advice.recommend import Advice, Record, recommend
+from metrics_pipeline.advice.text import Remembered
+from metrics_pipeline.advice.told import NOTHING, Told
 from metrics_pipeline.alerts.notice import RuleCard, severity
 from metrics_pipeline.alerts.state import RANK, episode_key
 from metrics_pipeline.alerts.work_orders import SYSTEM
@@ -112,6 +114,52 @@ def advise_on(
     past = Past.read(connection, alerts, cases, cards, now=now)
     advice = {key: recommend(evidence[key], book, records=past.records(key)) for key in alerts}
     return Advised(advice, cases, past)
+
+
+def advise_on_diagnosis(
+    connection: Connection,
+    diagnosis: Diagnosis,
+    entries: Iterable[Entry],
+    metrics: Mapping[str, Named],
+    cards: Mapping[str, RuleCard],
+    *,
+    now: datetime,
+) -> Told:
+    """The advice on what was diagnosed, whether it has an alert or not, with similar past episodes; writes nothing."""
+    if diagnosis.direction == "none":
+        return NOTHING
+    dimension, member = "|".join(diagnosis.slice) or "all", "|".join(diagnosis.slice.values()) or "all"
+    key = episode_key(f"diagnosis{{{dimension}={member}}}", diagnosis.period)
+    alert = AlertFacts(
+        episode=key,
+        rule="",
+        metric=diagnosis.metric,
+        dimension=dimension,
+        member=member,
+        grain=diagnosis.grain,
+        tier="none",
+        direction=diagnosis.direction,
+        period=diagnosis.period,
+        observed=diagnosis.observed,
+        expected=diagnosis.expected,
+    )
+    firing = [facts_of(one, cards[one.rule]) for one in _firing(connection) if one.rule in cards]
+    found = advise_on(
+        connection,
+        {key: alert},
+        entries,
+        metrics,
+        cards,
+        beside=Beside.of(one for one in firing if one.metric),
+        diagnoses={key: diagnosis},
+        now=now,
+    )
+    similar_ones = tuple(
+        Remembered(episode, one.similarity, one.parts, handling)
+        for one in found.past.likes[key][:TOLD]
+        if (handling := found.past.handlings.by_episode.get(episode := found.past.episodes[one.position].episode))
+    )
+    return Told(found.advice[key], similar_ones)
 
 
 def facts_of(one: Instance, card: RuleCard) -> AlertFacts:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
 
-from metrics_pipeline.advice.attach import attach
+from metrics_pipeline.advice.attach import advise_on_diagnosis, attach
 from metrics_pipeline.advice.load import load_playbook
 from metrics_pipeline.advice.outcome import DAYS, Handlings
 from metrics_pipeline.advice.told import told_of
@@ -192,6 +192,25 @@ def test_what_helped_in_similar_cases_moves_up(store):
             )
     after = ranked(18)
     assert after.index("review_category_refunds") < after.index("stop_defective_product")
+
+
+def test_a_diagnosis_alone_has_advice_and_a_memory_and_writes_nothing(store):
+    handled(store, 0)
+    causes = (make_cause({"sku": "SKU-9"}, contribution=30.0),)
+    found = make_diagnosis(
+        "refunded_orders", "up", slice={"category": "美妆"}, causes=causes, period=datetime(2025, 11, 21)
+    )
+    with store.reading() as connection:
+        said = advise_on_diagnosis(connection, found, ENTRIES.values(), METRICS, CARDS, now=at(10))
+        assert list(rows.advice_of(connection, [episode(0)])) == [episode(0)]
+    assert [(one.entry, one.record.cases_helped) for one in said.advice] == [
+        ("review_category_refunds", 1),
+        ("stop_defective_product", 0),
+    ]
+    assert [one.episode for one in said.similar] == [episode(0)]
+    with store.reading() as connection:
+        quiet = make_diagnosis("refunded_orders", "none")
+        assert advise_on_diagnosis(connection, quiet, ENTRIES.values(), METRICS, CARDS, now=at(10)).advice == ()
 
 
 def test_alerts_without_a_metric_get_no_advice(store):
