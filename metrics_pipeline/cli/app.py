@@ -45,6 +45,7 @@ from metrics_pipeline.cli import (
     opinion,
     playbook,
     rehearse,
+    retrospective,
     routes,
     rules,
     silences,
@@ -111,6 +112,7 @@ silences.add_to_alerts(alerts.app)
 rehearse.add_to_alerts(alerts.app)
 opinion.add_to_rules(rules.app)
 followup.add_to_rules(rules.app)
+retrospective.add_to(app)
 
 GRAINS = ("day", "hour")
 SHOWS_FROM_SCALE = 0.2

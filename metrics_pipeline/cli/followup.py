@@ -165,13 +165,14 @@ def proposals_list(
     as_json: JsonOption = False,
 ) -> None:
     """Proposals that wait for a decision, the newest first."""
-    from metrics_pipeline.followup.proposals import as_json as plain
+    from metrics_pipeline.followup.retrospective import proposal_json as plain
+    from metrics_pipeline.followup.retrospective import sees_proposal
     from metrics_pipeline.store import rule_proposals as rows
 
     with opened_door() as door:
         with door.store.reading() as connection:
             found = rows.read(connection, states=None if all_ else ["proposed"], rule=rule)
-        found = [row for row in found if _sees(door, row)]
+        found = [row for row in found if sees_proposal(door.sight, row)]
     if as_json:
         print_json([plain(row) for row in found])
         return
@@ -210,7 +211,7 @@ def proposals_make(
 @app.command("show", epilog="Example: [bold]metrics proposals show 3[/bold]")
 def proposals_show(number: NumberArgument, as_json: JsonOption = False) -> None:
     """One proposal: what changes, why, what it would have changed in the last 90 days, and, once accepted, what came of it."""
-    from metrics_pipeline.followup.proposals import as_json as plain
+    from metrics_pipeline.followup.retrospective import proposal_json as plain
 
     with opened_door() as door, _told():
         row = _seen(door, number)
@@ -283,8 +284,8 @@ def proposals_reject(
     as_json: JsonOption = False,
 ) -> None:
     """Reject a proposal; one of its kind is not made again for this rule as it is."""
-    from metrics_pipeline.followup.proposals import as_json as plain
     from metrics_pipeline.followup.proposals import reject
+    from metrics_pipeline.followup.retrospective import proposal_json as plain
 
     with opened_door() as door, _told():
         door.require("approve", _seen(door, number).metric)
@@ -346,25 +347,14 @@ def _tests(settings: Settings, ground: Ground) -> Any:
     return run
 
 
-def _sees(door: CliDoor, row: ProposalRow) -> bool:
-    """Whether they see all values of its rule: bounds and counts tell of every slice."""
-    from metrics_pipeline.access.model import Level
-
-    if door.is_open:
-        return True
-    if not row.metric:
-        return door.is_general("read")
-    reading = door.viewer.reading
-    return {} in reading.slices_of(row.metric) and reading.decide(row.metric).level == Level.EXACT
-
-
 def _seen(door: CliDoor, number: int) -> ProposalRow:
     """A proposal; one that whoever asks may not know of is as unknown as one that is not there."""
     from metrics_pipeline.followup.proposals import ProposalError, find
+    from metrics_pipeline.followup.retrospective import sees_proposal
 
     with door.store.reading() as connection:
         row = find(connection, number)
-    if not _sees(door, row):
+    if not sees_proposal(door.sight, row):
         door.deny("read", f"proposal {number}")
         raise ProposalError(f"there is no proposal {number} that {door.viewer.person} may see")
     return row

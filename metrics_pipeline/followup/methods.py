@@ -1,17 +1,18 @@
 """Which change of a rule its answers suggest: five methods, each explainable in a sentence, none of which applies anything.
 
-Given are the answered alerts of one rule (`judged.Judged`: the verdicts of each, period by period). What is never given up
-is an alert that was true: a method proposes nothing rather than lose one. At least `least` answers are needed, and a change
-must do without at least two alerts and a fifth of those nobody needed.
+Given are the answered alerts of one rule (`verdicts.judged_alerts`: what the rule says of each, period by period). No method
+gives up an alert that was true. But the next true alert may be weaker than all that were answered: of k true ones, the next is weaker than the weakest with
+probability 1 ÷ (k + 1). So a change that goes a share f of the way from where the rule is to the weakest true alert is expected to miss
+f · (k + ½) ÷ (k + 1) true alerts in as many answers again, and a missed one counts as much as `MISSED` unneeded ones. Each method
+takes the change with the best balance, and proposes none whose balance is not positive, or that does without fewer than two alerts or
+less than a fifth of those nobody needed.
 
 - **threshold**: each alert has a strength, the strictest yellow bound at which it would still have fired (with `for: n`
-  the best run of n periods counts). The bound moves towards the middle between the strongest unneeded alert that is weaker
-  than every true one and the weakest true one; with m answers it goes m ÷ (m + 4) of the way (shrinkage towards the bound
-  that people chose). Without any true alert the goal is the strength that four in five unneeded ones do not pass.
+  the best run of n periods counts). The bound goes just beyond one of the unneeded alerts that are weaker than every true one.
 - **for**: when every true alert breached for more periods in a row than the rule asks, and unneeded ones did not.
-- **min_sample**: when unneeded alerts had smaller samples than every true one; the same way towards the middle.
-- **mute**: slices with three or more unneeded alerts and no true one, while the rule was right elsewhere.
-- **promotions**: two or more unneeded alerts on days of the calendar, and no true one on such a day.
+- **min_sample**: when unneeded alerts had smaller samples than every true one.
+- **mute**: slices with three or more unneeded alerts and no true one; true ones are taken to be as likely on every slice.
+- **promotions**: unneeded alerts on days of the calendar, and no true one on such a day; true ones are taken to be as likely on every day.
 - **tier**: three or more red alerts, none of them true, while yellow ones were: yellow only.
 """
 
@@ -35,13 +36,15 @@ if TYPE_CHECKING:
 Kind = Literal["threshold", "for", "min_sample", "mute", "promotions", "tier", "calendar"]
 LEAST_ANSWERS: Final = 5
 """Answers below which nothing is proposed."""
-PRIOR: Final = 4.0
-"""How many answers the present bound is worth."""
+MISSED: Final = 20.0
+"""How many unneeded alerts a missed true one is worth."""
 GAIN: Final = 0.2
 """Share of the unneeded alerts that a change must do without."""
 FEWEST: Final = 2
 LONGEST: Final = 3
 """`for` is raised by no more than this: each period is a period later."""
+BEYOND: Final = 0.1
+"""How far beyond the last unneeded alert a bound is put, as a share of the way to the next alert."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Judged:
 
     rule: Rule
     alerts: pd.DataFrame
+    event_days: Mapping[str, float] = field(default_factory=dict)
+    """Phase of the calendar → its share of the days that were looked at."""
 
     @property
     def wrong(self) -> pd.DataFrame:
@@ -77,9 +82,28 @@ class Judged:
     def true(self) -> pd.DataFrame:
         return self.alerts[self.alerts["outcome"] == "true"]
 
-    def is_worth(self, dropped: int) -> bool:
-        """Whether doing without so many unneeded alerts is worth a change."""
-        return dropped >= max(FEWEST, GAIN * len(self.wrong))
+    def missed(self, share: float) -> float:
+        """True alerts that are expected to be missed in as many answers again, `share` of the way to the weakest one."""
+        known = len(self.true)
+        return share * (known + 0.5) / (known + 1)
+
+    def spread(self, share: float) -> float:
+        """The same of a change that does without a share of slices or days, if true alerts are as likely on each."""
+        return share * (len(self.true) + 0.5)
+
+    def balance(self, dropped: int, missed: float) -> float:
+        """What a change is worth, in unneeded alerts; −inf for one that does without too few."""
+        if dropped < max(FEWEST, GAIN * len(self.wrong)):
+            return -math.inf
+        return dropped - MISSED * missed
+
+    @property
+    def said(self) -> tuple[str, str]:
+        """How many answers it rests on, English and Chinese."""
+        return (
+            f"{len(self.alerts)} answers, {len(self.true)} true",
+            f"共 {len(self.alerts)} 条反馈，其中 {len(self.true)} 次真实",
+        )
 
 
 @dataclass(frozen=True)
@@ -121,22 +145,27 @@ def _threshold(judged: Judged) -> Iterator[Suggestion]:
     scale = None if rule.yellow_if is None else scale_of(rule.yellow_if)
     if scale is None:
         return
-    true = judged.true["strength"].dropna().to_numpy()
-    wrong = np.sort(judged.wrong["strength"].dropna().to_numpy())
-    goal = _goal(wrong, true, scale.bound)
-    if goal is None:
+    true, wrong = (np.sort(one["strength"].dropna().to_numpy()) for one in (judged.true, judged.wrong))
+    if not len(wrong):
         return
-    weight = len(judged.alerts) / (len(judged.alerts) + PRIOR)
-    bound = scale.bound + weight * (goal - scale.bound)
-    weakest = float(true.min()) if len(true) else math.inf
-    dropped = int((wrong <= bound).sum())
-    if not judged.is_worth(dropped):
+    weakest = float(true[0]) if len(true) else math.inf
+    goal = weakest if len(true) else float(wrong[-1])
+    if goal <= scale.bound:
         return
-    passed = float(wrong[wrong <= bound].max())
-    short = _between(bound, passed, weakest)
-    if short is None or short <= scale.bound:
+
+    def balance(bound: float) -> float:
+        way = (bound - scale.bound) / (goal - scale.bound)
+        return judged.balance(int((wrong <= bound).sum()), judged.missed(way))
+
+    weaker = wrong[wrong < weakest]
+    best = max((float(one) for one in weaker), key=lambda one: (balance(one), -one), default=None)
+    if best is None or balance(best) <= 0:
         return
-    bound = short
+    next_one = min((float(one) for one in (*wrong, *true) if one > best), default=best + abs(best - scale.bound))
+    room = next_one - best
+    bound = _between(best + BEYOND * room, best, best + 3 * BEYOND * room)
+    if bound is None or bound <= scale.bound:
+        return
     yellow = scale.threshold(bound)
     changes: dict[str, Any] = {"yellow_if": str(yellow)}
     if rule.red_if is not None and not rule.red_if.beyond(yellow):
@@ -144,76 +173,82 @@ def _threshold(judged: Judged) -> Iterator[Suggestion]:
         if red is None:
             return
         changes["red_if"] = str(red.threshold(_rounded(red.bound * bound / scale.bound, 3)))
-    kept = (
-        ""
-        if math.isinf(weakest)
-        else f"; the weakest true one would still fire up to {scale.threshold(_rounded(weakest, 3))}"
-    )
-    kept_zh = "" if math.isinf(weakest) else f"；最弱的真实报警在 {scale.threshold(_rounded(weakest, 3))} 时仍会触发"
+    dropped, way = int((wrong <= bound).sum()), (bound - scale.bound) / (goal - scale.bound)
+    missed = judged.missed(way)
+    kept, kept_zh = "", ""
+    if len(true):
+        at = scale.threshold(_rounded(weakest, 3))
+        kept, kept_zh = f"; the weakest true one fires up to {at}", f"；最弱的真实报警在 {at} 时仍会触发"
+    en, zh = judged.said
     yield Suggestion(
         "threshold",
         changes,
         f"{dropped} of {len(wrong)} unneeded alerts lie within {yellow} instead of {rule.yellow_if}{kept} "
-        f"({len(judged.alerts)} answers move the bound {weight:.0%} of the way).",
+        f"({en}; {missed:.2f} true ones expected to be missed in as many again).",
         f"阈值由 {rule.yellow_if} 改为 {yellow}，{len(wrong)} 次不必要的报警中有 {dropped} 次不再触发{kept_zh}"
-        f"（{len(judged.alerts)} 条反馈，按 {weight:.0%} 的幅度移动）。",
-        {"bound": scale.bound, "goal": goal, "weight": weight, "weakest_true": None if math.isinf(weakest) else weakest},
-    )  # fmt: skip
-
-
-def _goal(wrong: NDArray[np.float64], true: NDArray[np.float64], bound: float) -> float | None:
-    """Where the bound should go if the answers were all there is; None when they tell nothing apart."""
-    if not len(wrong):
-        return None
-    if not len(true):
-        return float(np.quantile(wrong, 0.8, method="lower")) + 0.05 * abs(bound)
-    weakest = float(true.min())
-    weaker = wrong[wrong < weakest]
-    return None if not len(weaker) else (float(weaker.max()) + weakest) / 2
+        f"（{zh}；预计同样数量的反馈中漏掉 {missed:.2f} 次真实报警）。",
+        {"bound": scale.bound, "way": way, "missed": missed, "weakest_true": None if math.isinf(weakest) else weakest},
+    )
 
 
 def _for(judged: Judged) -> Iterator[Suggestion]:
     true, wrong, hold = judged.true["run"], judged.wrong["run"], judged.rule.hold
     if true.empty or int(true.min()) <= hold:
         return
-    longest = min(int(true.min()), hold + LONGEST)
-    fits = [n for n in range(hold + 1, longest + 1) if judged.is_worth(int((wrong < n).sum()))]
-    if not fits:
+    shortest = int(true.min())
+
+    def missed(periods: int) -> float:
+        return judged.missed((periods - hold) / (shortest + 1 - hold))
+
+    def balance(periods: int) -> float:
+        return judged.balance(int((wrong < periods).sum()), missed(periods))
+
+    best = max(range(hold + 1, min(shortest, hold + LONGEST) + 1), key=lambda n: (balance(n), -n))
+    if balance(best) <= 0:
         return
-    best = min(fits, key=lambda n: (-int((wrong < n).sum()), n))
     dropped = int((wrong < best).sum())
+    en, zh = judged.said
     yield Suggestion(
         "for",
         {"for": best},
-        f"{dropped} of {len(wrong)} unneeded alerts ended before period {best}, and every true one lasted {int(true.min())} or more; "
-        f"true ones are told {best - hold} period(s) later.",
-        f"{len(wrong)} 次不必要的报警中有 {dropped} 次不足 {best} 个周期，真实报警均持续 {int(true.min())} 个周期以上；"
-        f"真实报警将晚 {best - hold} 个周期通知。",
-        {"shortest_true": int(true.min()), "later_periods": best - hold},
+        f"{dropped} of {len(wrong)} unneeded alerts ended before period {best}, and every true one lasted {shortest} or more; "
+        f"true ones are told {best - hold} period(s) later ({en}; {missed(best):.2f} true ones expected to be missed in as many again).",
+        f"{len(wrong)} 次不必要的报警中有 {dropped} 次不足 {best} 个周期，真实报警均持续 {shortest} 个周期以上；"
+        f"真实报警将晚 {best - hold} 个周期通知（{zh}；预计漏掉 {missed(best):.2f} 次）。",
+        {"shortest_true": shortest, "later_periods": best - hold, "missed": missed(best)},
     )
 
 
 def _min_sample(judged: Judged) -> Iterator[Suggestion]:
     rule = judged.rule
-    true, wrong = judged.true["sample"].dropna().to_numpy(), judged.wrong["sample"].dropna().to_numpy()
+    true, wrong = judged.true["sample"].dropna().to_numpy(), np.sort(judged.wrong["sample"].dropna().to_numpy())
     if rule.min_sample is None or not len(true) or not len(wrong):
         return
     now, least = rule.min_sample.gte, float(true.min())
-    smaller = wrong[wrong < least]
-    if not len(smaller):
+
+    def missed(sample: float) -> float:
+        return judged.missed((sample - now) / (least - now))
+
+    smaller = wrong[(wrong < least) & (wrong >= now)]
+    best = max(
+        (float(one) for one in smaller),
+        key=lambda one: (judged.balance(int((wrong <= one).sum()), missed(one)), -one),
+        default=None,
+    )
+    if best is None:
         return
-    weight = len(judged.alerts) / (len(judged.alerts) + PRIOR)
-    goal = (float(smaller.max()) + least) / 2
-    gte = math.ceil(now + weight * (goal - now))
-    dropped = int((wrong < gte).sum())
-    if gte <= now or gte > least or not judged.is_worth(dropped):
+    gte, dropped = math.floor(best) + 1, int((wrong <= best).sum())
+    if gte > least or judged.balance(dropped, missed(gte)) <= 0:
         return
+    en, zh = judged.said
     yield Suggestion(
         "min_sample",
         {"min_sample": {"metric": rule.min_sample.metric, "gte": gte}},
-        f"{dropped} of {len(wrong)} unneeded alerts had fewer than {gte} {rule.min_sample.metric}; every true one had at least {least:g}.",
-        f"{len(wrong)} 次不必要的报警中有 {dropped} 次样本少于 {gte}（{rule.min_sample.metric}），真实报警样本均不少于 {least:g}。",
-        {"smallest_true": least, "goal": goal, "weight": weight},
+        f"{dropped} of {len(wrong)} unneeded alerts had fewer than {gte} {rule.min_sample.metric}; every true one had at least "
+        f"{least:g} ({en}; {missed(gte):.2f} true ones expected to be missed in as many again).",
+        f"{len(wrong)} 次不必要的报警中有 {dropped} 次样本少于 {gte}（{rule.min_sample.metric}），真实报警样本均不少于 {least:g}"
+        f"（{zh}；预计漏掉 {missed(gte):.2f} 次）。",
+        {"smallest_true": least, "missed": missed(gte)},
     )
 
 
@@ -224,7 +259,8 @@ def _mute(judged: Judged) -> Iterator[Suggestion]:
     counts = judged.alerts.assign(wrong=judged.alerts["outcome"].isin(WRONG)).groupby("member")["wrong"]
     table = counts.agg(["sum", "size"])
     always = table[(table["sum"] >= 3) & (table["sum"] == table["size"])]
-    if always.empty or len(always) == len(table) or not judged.is_worth(int(always["sum"].sum())):
+    dropped, missed = int(always["sum"].sum()), judged.spread(len(always) / len(table))
+    if always.empty or judged.balance(dropped, missed) <= 0:
         return
     members = sorted(str(one) for one in always.index)
     muted = [
@@ -235,9 +271,9 @@ def _mute(judged: Judged) -> Iterator[Suggestion]:
     yield Suggestion(
         "mute",
         {"overrides": [*muted, *kept]},
-        f"All {int(always['sum'].sum())} alerts on {', '.join(members)} were unneeded; elsewhere the rule was right {len(judged.true)} times.",
-        f"{'、'.join(members)} 上的 {int(always['sum'].sum())} 次报警均不必要；其他切片上有 {len(judged.true)} 次真实报警。",
-        {"members": members},
+        f"All {dropped} alerts on {', '.join(members)} were unneeded; elsewhere the rule was right {len(judged.true)} times.",
+        f"{'、'.join(members)} 上的 {dropped} 次报警均不必要；其他切片上有 {len(judged.true)} 次真实报警。",
+        {"members": members, "missed": missed},
     )
 
 
@@ -246,7 +282,8 @@ def _promotions(judged: Judged) -> Iterator[Suggestion]:
     on_events = alerts[alerts["event"] != ""]
     for event, some in on_events.groupby("event"):
         wrong = some["outcome"].isin(WRONG)
-        if event in rule.promotions or not wrong.all() or not judged.is_worth(int(wrong.sum())):
+        missed = judged.spread(judged.event_days.get(str(event), 0.0))
+        if event in rule.promotions or not wrong.all() or judged.balance(int(wrong.sum()), missed) <= 0:
             continue
         kept = {name: one.model_dump(mode="json", exclude_unset=True) for name, one in rule.promotions.items()}
         yield Suggestion(
@@ -254,7 +291,7 @@ def _promotions(judged: Judged) -> Iterator[Suggestion]:
             {"promotions": {str(event): {"mute": True}, **kept}},
             f"All {len(some)} answered alerts on days of kind {event} were unneeded.",
             f"日历中 {event} 类日期上的 {len(some)} 次报警均不必要。",
-            {"event": str(event), "alerts": len(some)},
+            {"event": str(event), "alerts": len(some), "missed": missed},
         )
 
 

@@ -60,11 +60,14 @@ class Ground:
     labels: tuple[Label, ...] = ()
     """Known incidents, where there are any (a simulated shop)."""
 
-    def last_day(self, metric: str) -> date:
-        """The newest day for which a metric is complete."""
+    def last_day(self, metric: str, now: datetime | None = None) -> date:
+        """The newest day for which a metric is complete, before `now` (aware)."""
         state = self.published.metrics.get(metric)
         until = None if state is None else state.complete_until
-        return (self.published.manifest.window.until if until is None else until.date()) - timedelta(days=1)
+        reach = self.published.manifest.window.until if until is None else until.date()
+        if now is not None:
+            reach = min(reach, now.astimezone(self.zone).date())
+        return reach - timedelta(days=1)
 
     def days_before(self, last: date, days: int) -> date:
         """The first of `days` days that end with `last`, not before anything is published."""
@@ -244,7 +247,7 @@ def _row(  # noqa: PLR0917
     actor: Actor,
     days: int,
 ) -> dict[str, Any]:
-    last = ground.last_day(rule.metric)
+    last = ground.last_day(rule.metric, actor.now)
     evidence: dict[str, Any] = {"facts": dict(found.facts), "base_keys": _base_keys(rule, found.changes)}
     try:
         edit = edit_rule(ground.rules_dir, ground.catalogue, ground.seeds, rule.id, found.changes)
@@ -311,15 +314,3 @@ def _audit(
     connection: Connection, actor: Actor, action: str, rule: str, *, outcome: audit.Outcome = "done", **details: Any
 ) -> None:
     audit.record(connection, actor.caller, action, rule, now=actor.now, outcome=outcome, details=details)
-
-
-def as_json(row: ProposalRow) -> dict[str, Any]:
-    """Plain values; instants as ISO text."""
-    return {
-        name: value.isoformat() if isinstance(value, datetime) else value
-        for name, value in row._asdict().items()
-        if name != "key"
-    }
-
-
-__all__ = ["DAYS", "Ground", "Made", "ProposalError", "accept", "as_json", "edit_of", "find", "make", "reject"]

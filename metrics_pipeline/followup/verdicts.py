@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from metrics_pipeline.warehouse.read import Published
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 _COLUMNS = ("rule", "dimension", "member", "period_start", "tier", "observed", "sample")
 
@@ -42,20 +44,32 @@ def judged_alerts(
     start, until = _span(of_rules)
     errors: dict[str, str] = {}
     pieces = verdict_pieces(published, rules, start, until, errors=errors, promotions=promotions, references=references)
-    said = pd.concat([table.select(_COLUMNS).to_pandas() for _, table in pieces], ignore_index=True)
-    for name in ("rule", "dimension", "member", "tier"):
-        said[name] = said[name].astype(str)
+    said = pd.concat([_plain(table.select(_COLUMNS)).to_pandas() for _, table in pieces], ignore_index=True)
     alerts = of_rules[["key", "rule", "dimension", "member", "outcome", "worst_tier", "first_period", "last_period"]]
     periods = alerts.merge(said, on=["rule", "dimension", "member"])
     within = periods["period_start"].between(periods["first_period"], periods["last_period"])
     periods = periods[within & periods["observed"].notna()].sort_values(["key", "period_start"])
     kinds = phases(promotions)
+    length = (until - start).days
+    counts = Counter(phase for day, phase in kinds.items() if start.date() <= day < until.date())
+    shares = {phase: count / length for phase, count in counts.items()}
     found = {}
     for rule in rules:
         own = periods[periods["rule"] == rule.id]
         if not own.empty and rule.condition is None:
-            found[rule.id] = Judged(rule, _one_row_each(rule, own, kinds))
+            found[rule.id] = Judged(rule, _one_row_each(rule, own, kinds), shares)
     return found
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Texts as texts: dictionaries of verdicts may hold an entry twice, which pandas refuses."""
+    import pyarrow as pa
+
+    return table.cast(
+        pa.schema(
+            [one.with_type(one.type.value_type) if pa.types.is_dictionary(one.type) else one for one in table.schema]
+        )
+    )
 
 
 def phases(promotions: Sequence[PromotionDay]) -> dict[date, str]:

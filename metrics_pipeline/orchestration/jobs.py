@@ -10,7 +10,15 @@ from typing import Any
 
 import dagster as dg
 
-from metrics_pipeline.orchestration.keys import BACKFILL, EVALUATIONS_KEY, HOURLY, NIGHTLY, OUTBOX_KEY, SILENT_TAG
+from metrics_pipeline.orchestration.keys import (
+    BACKFILL,
+    EVALUATIONS_KEY,
+    HOURLY,
+    NIGHTLY,
+    OUTBOX_KEY,
+    PROPOSALS_KEY,
+    SILENT_TAG,
+)
 
 
 def build_jobs(hourly_keys: Sequence[dg.AssetKey]) -> list[Any]:
@@ -19,7 +27,7 @@ def build_jobs(hourly_keys: Sequence[dg.AssetKey]) -> list[Any]:
     In one process: each further process costs about 6 s, and there is one writer anyway.
     """
     hourly = dg.AssetSelection.assets(*hourly_keys)
-    daily = dg.AssetSelection.all() - hourly
+    daily = dg.AssetSelection.all() - hourly - dg.AssetSelection.assets(PROPOSALS_KEY)
     return [
         dg.define_asset_job(
             NIGHTLY,

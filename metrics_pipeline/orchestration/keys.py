@@ -13,10 +13,17 @@ OUTBOX_KEY = dg.AssetKey(["alerts", "outbox"])
 ARRIVALS_KEY = dg.AssetKey(["raw", "hourly_arrivals"])
 COVERAGE_KEY = dg.AssetKey(["raw", "_coverage"])
 
+PROPOSALS_KEY = dg.AssetKey(["followup", "proposals"])
+RETROSPECTIVE_KEY = dg.AssetKey(["followup", "retrospective"])
+
 NIGHTLY = "nightly"
 HOURLY = "hourly"
 BACKFILL = "backfill"
 DELIVER = "deliver_messages"
+PROPOSALS = "rule_proposals"
+RETROSPECTIVE = "weekly_retrospective"
+WEEK_TAG = "metrics/week"
+"""On a run of the retrospective: the ISO week it is about."""
 DELIVERIES_CHECK = "deliveries"
 """The check of the outbox: whether its messages arrive."""
 

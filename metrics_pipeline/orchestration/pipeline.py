@@ -10,6 +10,7 @@ from dagster._utils.warnings import disable_dagster_warnings
 
 from metrics_pipeline.orchestration.alert_assets import build_outbox_asset
 from metrics_pipeline.orchestration.dbt_assets import build_dbt_assets
+from metrics_pipeline.orchestration.follow_up import build_proposals_asset, build_proposals_schedule
 from metrics_pipeline.orchestration.forecast_assets import build_forecast_assets
 from metrics_pipeline.orchestration.jobs import build_jobs
 from metrics_pipeline.orchestration.publish_asset import build_publish_assets
@@ -34,6 +35,7 @@ def _definitions(project: Project) -> dg.Definitions:
         *build_forecast_assets(project),
         build_evaluations_asset(project),
         build_outbox_asset(project),
+        build_proposals_asset(project),
     ]
     hourly = [
         key
@@ -45,7 +47,7 @@ def _definitions(project: Project) -> dg.Definitions:
         assets=assets,
         asset_checks=build_rule_checks(project),
         jobs=build_jobs(hourly),
-        schedules=build_schedules(project.settings),
+        schedules=[*build_schedules(project.settings), *build_proposals_schedule(project.settings)],
         executor=dg.in_process_executor,
     )
 

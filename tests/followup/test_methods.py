@@ -17,7 +17,7 @@ from shop import make_rule
 CALM = make_rule(expr="band(seasonal)", yellow_if="< -4", red_if="< -7", by=["region"])
 
 
-def judged(*alerts: tuple, rule=CALM) -> Judged:
+def judged(*alerts: tuple, rule=CALM, **more) -> Judged:
     """Alerts as (outcome, strength, other keys …)."""
     rows = [
         {
@@ -26,7 +26,7 @@ def judged(*alerts: tuple, rule=CALM) -> Judged:
         }
         for n, (outcome, strength, *more) in enumerate(alerts)
     ]  # fmt: skip
-    return Judged(rule, pd.DataFrame(rows))
+    return Judged(rule, pd.DataFrame(rows), **more)
 
 
 def kinds(found) -> list[str]:
@@ -34,10 +34,10 @@ def kinds(found) -> list[str]:
 
 
 def test_a_threshold_never_passes_a_true_alert():
-    found = suggestions(judged(*[("false", 4.2)] * 8, ("true", 4.6), ("true", 9)))
+    found = suggestions(judged(*[("false", 4.2)] * 8, ("true", 6), ("true", 9)))
     assert kinds(found) == ["threshold"]
     bound = parse_threshold(found[0].changes["yellow_if"])
-    assert -4.6 < bound.low <= -4.2
+    assert -6 < bound.low <= -4.2
 
 
 def test_where_true_and_unneeded_alerts_look_alike_no_threshold_is_proposed():
@@ -50,25 +50,28 @@ def test_red_moves_along_when_yellow_would_pass_it():
     assert red.beyond(yellow) and yellow.low < -8
 
 
-def test_more_answers_move_the_bound_further():
-    few, many = (suggestions(judged(*[("false", 4.1)] * n, ("true", 12)))[0] for n in (4, 40))
-    assert parse_threshold(many.changes["yellow_if"]).low < parse_threshold(few.changes["yellow_if"]).low < -4.1
+def test_a_bound_goes_no_further_than_the_noise_it_removes_is_worth():
+    """Of twenty unneeded alerts two are far out: to do without them too would risk more than they cost."""
+    noise = [("false", 4 + n / 20) for n in range(1, 19)] + [("false", 9.5), ("false", 9.6)]
+    [found] = suggestions(judged(*noise, ("true", 10), ("true", 12)))
+    assert -5.5 < parse_threshold(found.changes["yellow_if"]).low < -4.9
+    assert found.facts["missed"] < 0.2
 
 
-def test_without_a_true_alert_the_goal_is_what_four_in_five_do_not_pass():
-    found = suggestions(judged(*[("false", 4 + n / 10) for n in range(1, 11)]))
-    assert kinds(found) == ["threshold"] and parse_threshold(found[0].changes["yellow_if"]).low > -5.0
+def test_without_a_true_alert_the_loudest_noise_is_still_told():
+    found = suggestions(judged(*[("false", 4 + n / 20) for n in range(1, 19)], ("false", 9.6)))
+    assert kinds(found) == ["threshold"] and parse_threshold(found[0].changes["yellow_if"]).low > -6
 
 
 def test_short_alerts_that_were_unneeded_suggest_a_longer_for():
-    found = suggestions(judged(*[("false", 6)] * 4, *[("true", 4.5, {"run": 3})] * 3))
+    found = suggestions(judged(*[("false", 6)] * 9, *[("true", 4.5, {"run": 3})] * 3))
     assert [(one.kind, one.changes) for one in found] == [("for", {"for": 2})]
     assert "1 period(s) later" in found[0].why
 
 
 def test_small_samples_suggest_a_larger_one():
     rule = make_rule(expr="band(seasonal)", yellow_if="< -4", min_sample={"metric": "orders_paid", "gte": 50})
-    alerts = [("false", 6, {"sample": 60})] * 4 + [("true", 4.5, {"sample": 400})] * 3
+    alerts = [("false", 6, {"sample": 60})] * 6 + [("true", 4.5, {"sample": 400})] * 3
     [found] = suggestions(judged(*alerts, rule=rule))
     assert found.kind == "min_sample" and 60 < found.changes["min_sample"]["gte"] < 400
 
@@ -80,7 +83,7 @@ def test_a_slice_that_is_always_wrong_is_muted_and_overrides_stay():
         by=["region"],
         overrides=[{"where": {"region": "华南"}, "yellow_if": "< -6"}],
     )
-    alerts = [("false", 6, {"member": "西北"})] * 4 + [("true", 4.5)] * 3
+    alerts = [("false", 6, {"member": "西北"})] * 40 + [("true", 4.5)] * 3
     [found] = suggestions(judged(*alerts, rule=rule))
     assert found.changes == {
         "overrides": [{"where": {"region": "西北"}, "mute": True}, {"where": {"region": ["华南"]}, "yellow_if": "< -6"}]
@@ -89,10 +92,10 @@ def test_a_slice_that_is_always_wrong_is_muted_and_overrides_stay():
 
 def test_alerts_on_promotion_days_that_nobody_needed_suggest_a_mute_of_these_days():
     alerts = [("expected", 6, {"event": "main"})] * 3 + [("true", 4.5)] * 3
-    found = suggestions(judged(*alerts))
+    found = suggestions(judged(*alerts, event_days={"main": 0.03}))
     assert [one.changes for one in found if one.kind == "promotions"] == [{"promotions": {"main": {"mute": True}}}]
     alerts.append(("true", 9, {"event": "main"}))
-    assert "promotions" not in kinds(suggestions(judged(*alerts)))
+    assert "promotions" not in kinds(suggestions(judged(*alerts, event_days={"main": 0.03})))
 
 
 def test_red_that_was_never_true_becomes_yellow():

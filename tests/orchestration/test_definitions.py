@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pytest
 
-from metrics_pipeline.orchestration.keys import EVALUATIONS_KEY, OUTBOX_KEY, PUBLISHED_KEY
+from metrics_pipeline.orchestration.keys import EVALUATIONS_KEY, OUTBOX_KEY, PROPOSALS_KEY, PUBLISHED_KEY
 from metrics_pipeline.orchestration.operations import _definitions
 from metrics_pipeline.orchestration.rule_checks import check_groups
 
@@ -105,3 +105,17 @@ def test_the_schedules_ask_for_what_ended_last_on_the_shops_clock(shop: Shop) ->
     asked = hour(dg.build_schedule_context(scheduled_execution_time=datetime(2026, 11, 22, 4, 10, tzinfo=UTC)))
     assert isinstance(asked, dg.RunRequest)
     assert asked.partition_key == "2026-11-22-11:00"
+
+
+def test_proposals_are_made_once_a_week_and_not_by_the_night(shop: Shop) -> None:
+    definitions = _definitions(shop.project)
+    assert PROPOSALS_KEY not in definitions.resolve_job_def("nightly").asset_layer.selected_asset_keys
+    job = definitions.resolve_job_def("rule_proposals")
+    assert job.asset_layer.selected_asset_keys == {PROPOSALS_KEY}
+    done = job.execute_in_process(instance=dg.DagsterInstance.ephemeral())
+    metadata = done.asset_materializations_for_node("followup__proposals")[0].metadata
+    assert (metadata["proposed"].value, metadata["measured"].value) == (0, 0)
+    asked = definitions.resolve_schedule_def("proposals_every_week")(
+        dg.build_schedule_context(scheduled_execution_time=datetime(2026, 11, 22, 23, 30, tzinfo=UTC))
+    )
+    assert isinstance(asked, dg.RunRequest)
