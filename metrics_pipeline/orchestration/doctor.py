@@ -38,7 +38,19 @@ class Finding:
 def examine(settings: Settings) -> list[Finding]:
     """All findings, in the order of the data. Never raises: what cannot be looked at is a finding."""
     found: list[Finding] = []
-    for check in (_versions, _home, _source, _build, _store, _published, _rules, _definitions, _access, _mail):
+    for check in (
+        _versions,
+        _home,
+        _source,
+        _build,
+        _store,
+        _published,
+        _rules,
+        _calendar,
+        _definitions,
+        _access,
+        _mail,
+    ):
         try:
             found.extend(check(settings))
         except Exception as error:
@@ -179,6 +191,22 @@ def _rules(settings: Settings) -> Iterator[Finding]:
         )
     else:
         yield Finding("rules", "ok", f"{len(ruleset.rules)} rules in {settings.rules_dir}")
+
+
+def _calendar(settings: Settings) -> Iterator[Finding]:
+    from metrics_pipeline.detection.public_holidays import announced_until, country_of
+    from metrics_pipeline.rules.seeds import seeds_of
+
+    seeds = seeds_of(settings)
+    year = datetime.now(UTC).astimezone(settings.zone).year
+    if seeds.problems:
+        text = f"{len(seeds.problems)} entries are left out, e.g. {seeds.problems[0]}"
+        yield Finding("calendar", "problem", text, "metrics calendar lint")
+    elif country_of(settings.installation.timezone) == "CN" and announced_until() < year:
+        text = f"days off and worked weekends of {year} are not known, only the statutory days"
+        yield Finding("calendar", "note", text, "upgrade chinesecalendar")
+    else:
+        yield Finding("calendar", "ok", f"{len({day.event for day in seeds.promotions})} events")
 
 
 def _definitions(settings: Settings) -> Iterator[Finding]:

@@ -89,7 +89,7 @@ def test_a_stretch_of_the_calendar_is_arrays():
     assert [found.events[no] if no >= 0 else "" for no in found.event_no] == ["", "sale", "sale", "sale", ""]
     assert [list(PHASES)[no] if no >= 0 else "" for no in found.phase_no] == ["", "before", "main", "after", ""]
     assert found.day_in_event.tolist() == [0, -1, 0, 1, 0]
-    assert found.widening.tolist() == [0, 0.3, 1.0, 0.2, 0]
+    assert found.widening.tolist() == [0, 0.3, 1.5, 0.2, 0]
     assert found.is_baseline.tolist() == [True, True, False, False, True]
     assert found.former_no.tolist() == [NO_DAY, 1 - 365, 2 - 365, 3 - 365, NO_DAY]
     with pytest.raises(ValueError, match="end"):
@@ -110,7 +110,7 @@ def test_the_day_belongs_to_the_strongest_of_its_events():
     days[0] = PromotionDay(on, "mild", "", "", 0, "season", "own")
     found = calendar_days(days, on, on)
     assert found.events[found.event_no[0]] == "zz_main"
-    assert found.widening.tolist() == [1.0]
+    assert found.widening.tolist() == [1.5]
 
 
 def test_an_event_of_some_slices_is_seen_by_those_only():

@@ -17,6 +17,7 @@ from shop import FIRST, NOW, Shop, day, make_rule
 
 from metrics_pipeline.cli.app import app
 from metrics_pipeline.detection.promotions import PromotionDay
+from metrics_pipeline.diagnosis.data_problems import data_problems_on
 from metrics_pipeline.library.catalogue import Catalogue
 from metrics_pipeline.rules.evaluate import evaluate
 from metrics_pipeline.rules.load import load_rules
@@ -113,6 +114,11 @@ def test_the_second_opinion_names_the_metrics(published):
 def test_a_diagnosis_hears_of_data_problems_only(published):
     assert [one.member for one in data_problems(published, day(LAST), ())] == ["web"]
     assert data_problems(published, day(LAST - 2), ()) == []
+    (evidence,) = data_problems_on(published, day(LAST), ())
+    assert (evidence.kind, evidence.id, evidence.elements) == (
+        "data_problem", "tracking_loss:channel=web", {"channel": "web"},
+    )  # fmt: skip
+    assert "埋点丢失" in evidence.what_zh
 
 
 def test_main_days_of_the_calendar_are_not_learned_from(published):
