@@ -223,6 +223,8 @@ def proposals_show(number: NumberArgument, as_json: JsonOption = False) -> None:
     typer.echo(row.why_zh)
     if row.decided_by:
         say(f"{row.state} by {row.decided_by}: {row.note}")
+    if event := row.changes.get("event"):
+        typer.echo("\n".join(f"  {name}: {value}" for name, value in event.items()))
     typer.echo(row.evidence.get("diff") or row.evidence.get("problem", ""))
     if impact := row.evidence.get("impact"):
         _print_two(
@@ -258,10 +260,15 @@ def proposals_accept(
     as_json: JsonOption = False,
 ) -> None:
     """Make the change to the rule file, after lint and the tests beside the rule: for who answers for the rule."""
-    from metrics_pipeline.followup.proposals import accept, rule_of_now
+    from metrics_pipeline.followup.proposals import CALENDAR, accept, accept_entry, rule_of_now
 
     with opened_door() as door, _told(), steps("Testing the rule"):
         row = _seen(door, number)
+        if row.kind == CALENDAR:
+            door.require_general("compose")
+            path = accept_entry(door.store, door.settings.rules_dir, _actor(door), number, why=why)
+            _print_accepted(number, path, "", as_json=as_json)
+            return
         door.require("approve", row.metric)
         ground = _ground(door)
         owner = rule_of_now(ground, row.rule).owner
@@ -269,11 +276,15 @@ def proposals_accept(
         edit = accept(
             door.store, ground, _actor(door), number, why=why, owners=owners, tests=_tests(door.settings, ground)
         )
+    _print_accepted(number, edit.path, edit.diff(), as_json=as_json)
+
+
+def _print_accepted(number: int, path: Path, diff: str, *, as_json: bool) -> None:
     if as_json:
-        print_json({"proposal": number, "state": "accepted", "file": str(edit.path), "rule": edit.after.rule_hash})
+        print_json({"proposal": number, "state": "accepted", "file": str(path)})
         return
-    typer.echo(f"proposal {number} is accepted: {edit.path.name} is written")
-    typer.echo(edit.diff(), nl=False)
+    typer.echo(f"proposal {number} is accepted: {path.name} is written")
+    typer.echo(diff, nl=False)
     say("The next night judges with it; commit the file.")
 
 
@@ -288,7 +299,11 @@ def proposals_reject(
     from metrics_pipeline.followup.retrospective import proposal_json as plain
 
     with opened_door() as door, _told():
-        door.require("approve", _seen(door, number).metric)
+        seen = _seen(door, number)
+        if seen.metric:
+            door.require("approve", seen.metric)
+        else:
+            door.require_general("compose")
         row = reject(door.store, _actor(door), number, why=why)
     if as_json:
         print_json(plain(row))
@@ -304,7 +319,7 @@ def _ground(door: CliDoor) -> Ground:
     from metrics_pipeline.followup.proposals import Ground
     from metrics_pipeline.library.catalogue import Catalogue
     from metrics_pipeline.rules.replay import read_labels
-    from metrics_pipeline.rules.seeds import read_seeds
+    from metrics_pipeline.rules.seeds import seeds_of
 
     settings = door.settings
     try:
@@ -316,7 +331,7 @@ def _ground(door: CliDoor) -> Ground:
     return Ground(
         settings.rules_dir,
         Catalogue.read(settings.dbt_project_dir),
-        read_seeds(settings.dbt_project_dir, settings.installation.timezone),
+        seeds_of(settings),
         published,
         settings.zone,
         read_labels(known) if is_simulated else (),
@@ -365,7 +380,7 @@ def _proposal_row(row: ProposalRow) -> dict[str, Any]:
     effect = "" if impact is None else f"{impact['before']['episodes']} → {impact['after']['episodes']}"
     return {
         "number": row.id,
-        "rule": row.rule,
+        "rule": row.rule or "(calendar)",
         "kind": row.kind,
         "state": row.state,
         "change": ", ".join(f"{name}: {_value(value)}" for name, value in row.changes.items()),

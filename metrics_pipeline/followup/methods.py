@@ -1,4 +1,4 @@
-"""Which change of a rule its answers suggest: five methods, each explainable in a sentence, none of which applies anything.
+"""Which change of a rule its answers suggest: seven methods, each explainable in a sentence, none of which applies anything.
 
 Given are the answered alerts of one rule (`verdicts.judged_alerts`: what the rule says of each, period by period). No method
 gives up an alert that was true. But the next true alert may be weaker than all that were answered: of k true ones, the next is weaker than the weakest with
@@ -9,6 +9,7 @@ less than a fifth of those nobody needed.
 
 - **threshold**: each alert has a strength, the strictest yellow bound at which it would still have fired (with `for: n`
   the best run of n periods counts). The bound goes just beyond one of the unneeded alerts that are weaker than every true one.
+- **budget**: the same for a rule with a budget of false alarms (`anomaly(budget=1/month)`): the next smaller one.
 - **for**: when every true alert breached for more periods in a row than the rule asks, and unneeded ones did not.
 - **min_sample**: when unneeded alerts had smaller samples than every true one.
 - **mute**: slices with three or more unneeded alerts and no true one; true ones are taken to be as likely on every slice.
@@ -20,20 +21,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
 from metrics_pipeline.followup.answers import WRONG
-from metrics_pipeline.rules.expression import Threshold
+from metrics_pipeline.rules.expression import Threshold, per_day
 from metrics_pipeline.rules.model import Rule
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-Kind = Literal["threshold", "for", "min_sample", "mute", "promotions", "tier", "calendar"]
+Kind = Literal["threshold", "budget", "for", "min_sample", "mute", "promotions", "tier", "calendar"]
 LEAST_ANSWERS: Final = 5
 """Answers below which nothing is proposed."""
 MISSED: Final = 20.0
@@ -41,6 +42,8 @@ MISSED: Final = 20.0
 GAIN: Final = 0.2
 """Share of the unneeded alerts that a change must do without."""
 FEWEST: Final = 2
+BUDGETS: Final = ("1/week", "2/month", "1/month", "2/quarter", "1/quarter", "2/year", "1/year")
+"""Budgets of false alarms that are proposed, from large to small."""
 LONGEST: Final = 3
 """`for` is raised by no more than this: each period is a period later."""
 BEYOND: Final = 0.1
@@ -146,10 +149,8 @@ def _threshold(judged: Judged) -> Iterator[Suggestion]:
     if scale is None:
         return
     true, wrong = (np.sort(one["strength"].dropna().to_numpy()) for one in (judged.true, judged.wrong))
-    if not len(wrong):
-        return
     weakest = float(true[0]) if len(true) else math.inf
-    goal = weakest if len(true) else float(wrong[-1])
+    goal = weakest if len(true) else float(wrong.max(initial=-math.inf))
     if goal <= scale.bound:
         return
 
@@ -160,6 +161,9 @@ def _threshold(judged: Judged) -> Iterator[Suggestion]:
     weaker = wrong[wrong < weakest]
     best = max((float(one) for one in weaker), key=lambda one: (balance(one), -one), default=None)
     if best is None or balance(best) <= 0:
+        return
+    if rule.expr.family == "anomaly" and rule.expr.pattern != "completeness":
+        yield from _budget(judged, best, weakest, goal)
         return
     next_one = min((float(one) for one in (*wrong, *true) if one > best), default=best + abs(best - scale.bound))
     room = next_one - best
@@ -189,6 +193,31 @@ def _threshold(judged: Judged) -> Iterator[Suggestion]:
         f"（{zh}；预计同样数量的反馈中漏掉 {missed:.2f} 次真实报警）。",
         {"bound": scale.bound, "way": way, "missed": missed, "weakest_true": None if math.isinf(weakest) else weakest},
     )
+
+
+def _budget(judged: Judged, best: float, weakest: float, goal: float) -> Iterator[Suggestion]:
+    """Of a rule that has a budget of false alarms: the next smaller one that is beyond `best`.
+
+    Its observed number is 1 where false alarms are as rare as the budget, 2 as red, and grows with their logarithm.
+    """
+    expr, wrong = judged.rule.expr, judged.wrong["strength"].dropna().to_numpy()
+    now, red = per_day(expr.budget), per_day(expr.red_budget)
+    for budget in BUDGETS:
+        at = 1 + math.log(now / per_day(budget)) / math.log(now / red)
+        dropped, missed = int((wrong <= at).sum()), judged.missed((at - 1) / max(goal - 1, 1e-9))
+        if at < best or at >= weakest or per_day(budget) <= red or judged.balance(dropped, missed) <= 0:
+            continue
+        en, zh = judged.said
+        yield Suggestion(
+            "budget",
+            {"expr": str(replace(expr, budget=budget))},
+            f"{dropped} of {len(wrong)} unneeded alerts would be within a budget of {budget} instead of {expr.budget} "
+            f"({en}; {missed:.2f} true ones expected to be missed in as many again).",
+            f"误报预算由 {expr.budget} 改为 {budget}，{len(wrong)} 次不必要的报警中有 {dropped} 次不再触发"
+            f"（{zh}；预计漏掉 {missed:.2f} 次）。",
+            {"bound": 1.0, "at": at, "missed": missed},
+        )
+        return
 
 
 def _for(judged: Judged) -> Iterator[Suggestion]:

@@ -18,10 +18,15 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.engine import Connection
 
 from metrics_pipeline.alerts.sight import Sight
+from metrics_pipeline.detection.occasions import in_order
+from metrics_pipeline.detection.own_calendar import NAME as CALENDAR_FILE
+from metrics_pipeline.detection.own_calendar import add_event, load_own_calendar
+from metrics_pipeline.detection.promotions import CalendarError
 from metrics_pipeline.followup.answers import read_answers
 from metrics_pipeline.followup.edits import Edit, EditError, edit_rule, rule_of, trial, write
 from metrics_pipeline.followup.impact import compare
 from metrics_pipeline.followup.methods import LEAST_ANSWERS, Suggestion, suggestions
+from metrics_pipeline.followup.occasions import Occasion, expected_occasions, together
 from metrics_pipeline.followup.verdicts import judged_alerts
 from metrics_pipeline.library.catalogue import Catalogue
 from metrics_pipeline.library.proposals import Actor, standing
@@ -40,6 +45,8 @@ if TYPE_CHECKING:
 DAYS: Final = 90
 """How far back answers count, and the days of the replay."""
 PURPOSE: Final = "proposals"
+CALENDAR: Final = "calendar"
+"""Kind of a proposal that is no change of a rule but an entry of the shop's own calendar."""
 Tests = Callable[[Path, Path], Sequence[str]]
 """(folder of rules, file in it) → what the tests beside this file say against it; () when they hold."""
 
@@ -104,18 +111,30 @@ def make(
             wanted[name, one.kind] = _key(rules[name], one)
             if wanted[name, one.kind] not in there:
                 values.append(_row(ground, rules, rules[name], one, answers, actor, days))
+    for occasion in expected_occasions(answers, ground.seeds.promotions):
+        key = f"/{CALENDAR}/{occasion.event}/{(occasion.last - occasion.first).days}"
+        wanted["", f"{CALENDAR}/{occasion.event}"] = key
+        if key not in there:
+            values.append({**_calendar_row(ground, rules, occasion, answers, actor, days), "key": key})
     fresh: list[int] = []
     superseded: list[int] = []
     with store.writing(PURPOSE) as connection:
         for row in rows.read(connection, states=["proposed"]):
-            if _is_over(row, rules, wanted):
+            if row.key not in wanted.values() if row.kind == CALENDAR else _is_over(row, rules, wanted):
                 rows.change(connection, row.id, expected="proposed", state="superseded", decided_at=actor.now)
                 superseded.append(row.id)
         for row_values in values:
             number = rows.add(connection, row_values)
             if number is not None:
                 fresh.append(number)
-                _audit(connection, actor, "rule.propose", row_values["rule"], proposal=number, kind=row_values["kind"])
+                _audit(
+                    connection,
+                    actor,
+                    "rule.propose",
+                    row_values["rule"] or CALENDAR,
+                    proposal=number,
+                    kind=row_values["kind"],
+                )
     return Made(tuple(fresh), tuple(superseded), len(suggested))
 
 
@@ -194,6 +213,28 @@ def accept(
     return edit
 
 
+def accept_entry(store: Store, rules_dir: Path, actor: Actor, number: int, *, why: str) -> Path:
+    """Write the entry of a proposal into the shop's own calendar; returns the file. Raises `ProposalError`."""
+    if not why.strip():
+        raise ProposalError("say why it is accepted, for whoever reads the calendar later")
+    with store.writing(PURPOSE) as connection:
+        row = find(connection, number)
+        entry, path = row.changes["event"], rules_dir / CALENDAR_FILE
+        is_written = any(one.event == entry["event"] for one in load_own_calendar(rules_dir).occasions)
+        if row.state == "accepted" and is_written:
+            return path
+        _must_be_open(row)
+        rows.change(
+            connection, number, expected="proposed", state="accepted", decided_by=actor.name, decided_at=actor.now,
+            note=why.strip(),
+        )  # fmt: skip
+        _audit(connection, actor, "calendar.add", entry["event"], proposal=number, why=why.strip(), entry=entry)
+        try:
+            return path if is_written else add_event(rules_dir, entry)
+        except (CalendarError, OSError) as error:
+            raise ProposalError(f"the calendar cannot be written: {error}") from None
+
+
 def reject(store: Store, actor: Actor, number: int, *, why: str) -> ProposalRow:
     """Reject a proposal; the same one is not made again. Raises `ProposalError`."""
     if not why.strip():
@@ -207,7 +248,7 @@ def reject(store: Store, actor: Actor, number: int, *, why: str) -> ProposalRow:
             connection, number, expected="proposed", state="rejected", decided_by=actor.name, decided_at=actor.now,
             note=why.strip(),
         )  # fmt: skip
-        _audit(connection, actor, "rule.reject", row.rule, proposal=number, why=why.strip())
+        _audit(connection, actor, "rule.reject", row.rule or CALENDAR, proposal=number, why=why.strip())
         return find(connection, number)
 
 
@@ -274,6 +315,40 @@ def _row(  # noqa: PLR0917
         "evidence": evidence,
         "why": found.why,
         "why_zh": found.why_zh,
+        "who": actor.name,
+        "at": actor.now,
+    }
+
+
+def _calendar_row(  # noqa: PLR0917
+    ground: Ground, rules: Mapping[str, Rule], found: Occasion, answers: pd.DataFrame, actor: Actor, days: int
+) -> dict[str, Any]:
+    concerned = [rules[name] for name in found.rules if name in rules]
+    last = min(ground.last_day(rule.metric, actor.now) for rule in concerned) if concerned else found.last
+    impacts = [
+        compare(
+            ground.published, rule, rule, answers, first=ground.days_before(last, days), last=last, rules=[*rules.values()],
+            promotions=ground.seeds.promotions, promotions_after=in_order([*ground.seeds.promotions, *found.days]),
+            references=ground.seeds.references,
+        )
+        for rule in concerned
+    ]  # fmt: skip
+    counts = answers.loc[answers["rule"].isin(found.rules), "outcome"].value_counts()
+    named = ", ".join(found.rules)
+    span = f"{found.first}" if found.first == found.last else f"{found.first} – {found.last}"
+    evidence: dict[str, Any] = {"answers": {str(name): int(count) for name, count in counts.items()}}
+    if impacts:
+        evidence["impact"] = together(impacts).as_json()
+    return {
+        "rule": "",
+        "metric": "",
+        "kind": CALENDAR,
+        "state": "proposed",
+        "base": "",
+        "changes": {"event": found.entry},
+        "evidence": evidence,
+        "why": f"On {span} {found.alerts} alerts of {named} were expected and none was true; the calendar does not know the day.",
+        "why_zh": f"{span} 有 {found.alerts} 次报警（{named}）属预期之内，无一真实；日历中没有这一天。",
         "who": actor.name,
         "at": actor.now,
     }

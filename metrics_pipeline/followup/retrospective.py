@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from metrics_pipeline.access.model import Grant, Level, Selector, Subjects
 from metrics_pipeline.access.viewer import Viewer, everybody
 from metrics_pipeline.alerts.notice import RuleCard
-from metrics_pipeline.alerts.sight import Sight
+from metrics_pipeline.alerts.sight import Sight, is_general
 from metrics_pipeline.alerts.story import Story, UnknownAlert, story_of
 from metrics_pipeline.delivery.guard import facts_of_cards
 from metrics_pipeline.followup.answers import read_answers
@@ -216,6 +216,8 @@ def sees_proposal(sight: Sight, row: ProposalRow) -> bool:
     if sight.is_open:
         return True
     reading = sight.viewer.reading
+    if not row.metric:  # an entry of the calendar names rules of any metric
+        return is_general(reading)
     return {} in reading.slices_of(row.metric) and reading.decide(row.metric).level == Level.EXACT
 
 

@@ -199,7 +199,7 @@ def _ground(project: "Project") -> Any:
     from metrics_pipeline.followup.proposals import Ground
     from metrics_pipeline.library.catalogue import Catalogue
     from metrics_pipeline.rules.replay import read_labels
-    from metrics_pipeline.rules.seeds import read_seeds
+    from metrics_pipeline.rules.seeds import seeds_of
     from metrics_pipeline.warehouse.read import Published
 
     settings = project.settings
@@ -208,7 +208,7 @@ def _ground(project: "Project") -> Any:
     return Ground(
         settings.rules_dir,
         Catalogue.read(settings.dbt_project_dir),
-        read_seeds(settings.dbt_project_dir, settings.installation.timezone),
+        seeds_of(settings),
         Published.open(settings.published_dir),
         settings.zone,
         read_labels(known) if is_simulated else (),

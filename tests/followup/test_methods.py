@@ -114,3 +114,14 @@ def test_a_scale_gives_back_its_own_threshold(text):
     scale = scale_of(threshold)
     assert scale.threshold(scale.bound) == threshold
     assert scale_of(parse_threshold("outside 3..5")) is None
+
+
+def test_a_rule_with_a_budget_of_false_alarms_gets_a_smaller_one():
+    rule = make_rule(
+        expr="anomaly(budget=1/week, red=1/year)", yellow_if="outside 1", red_if="outside 2", by=["region"]
+    )
+    noise = [("false", 1 + n / 40) for n in range(1, 13)]
+    [found] = suggestions(judged(*noise, ("true", 2.4), ("true", 3), rule=rule))
+    # 1/month is as rare as 1 + log(30.4 / 7) / log(365 / 7) = 1.37: beyond the loudest noise (1.3), far from what was true
+    assert (found.kind, found.changes) == ("budget", {"expr": "anomaly(budget=1/month, red=1/year)"})
+    assert found.facts["at"] == pytest.approx(1.37, abs=0.01)

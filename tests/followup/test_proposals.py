@@ -8,14 +8,26 @@ from pathlib import Path
 
 import pytest
 
-from metrics_pipeline.followup.proposals import ProposalError, accept, find, make, reject
+from metrics_pipeline.detection.own_calendar import load_own_calendar
+from metrics_pipeline.followup.answers import read_answers
+from metrics_pipeline.followup.occasions import Occasion, expected_occasions
+from metrics_pipeline.followup.proposals import (
+    ProposalError,
+    _calendar_row,
+    accept,
+    accept_entry,
+    find,
+    make,
+    reject,
+    rule_of_now,
+)
 from metrics_pipeline.library.catalogue import Catalogue
 from metrics_pipeline.rule_tests.night import fresh_store
 from metrics_pipeline.rules.load import load_rules
 from metrics_pipeline.settings import PROJECT_ROOT
 from metrics_pipeline.store import audit
 from metrics_pipeline.store import rule_proposals as rows
-from tests.followup.history import OPEN, Shop, actor, alerts, answer, ground, live, rules_folder
+from tests.followup.history import OPEN, Shop, actor, alerts, answer, day, ground, live, rules_folder
 
 DAYS = 130
 SMALL = {45: 141, 52: 144, 60: 139, 71: 146, 83: 142, 95: 148}
@@ -204,3 +216,61 @@ def test_few_answers_suggest_nothing(store, here):
     assert make(store, here, OPEN, actor(), least=10).fresh == ()
     with store.reading() as connection:
         assert rows.read(connection) == []
+
+
+@pytest.fixture(scope="module")
+def festive(published, catalogue, tmp_path_factory):
+    """A shop that sells little on three days in a row of its own members' days; people expected that."""
+    values = [200.0 + n % 7 for n in range(DAYS)]
+    for at in (60, 61, 62):
+        values[at] = 100.0
+    for at in (80, 100):
+        values[at] = 90.0
+    shop = Shop().add("orders_placed", values)
+    for member in ("华北", "华东"):
+        shop.add("orders_placed", [value / 4 for value in values], dimension="region", member=member)
+    return shop.publish(tmp_path_factory.mktemp("festive"))
+
+
+def test_days_that_people_expected_become_an_entry_of_the_calendar(festive, catalogue, tmp_path):
+    rules = rules_folder(tmp_path / "rules", "by: [region]", "expr: band(seasonal)", 'yellow_if: "< -5"')
+    here = ground(rules, catalogue, festive)
+    with fresh_store(tmp_path, "store") as store:
+        live(store, here, 57, DAYS - 1)
+        told = alerts(store)
+        assert {one.day for one in told} == {60, 80, 100}
+        answer(store, told, {60: "expected", 80: "true", 100: "true"})
+        assert make(store, here, OPEN, actor()).fresh == ()  # two alerts of one rule are no event of the shop
+        assert [one.first for one in expected_occasions(read(store), ())] == []
+        both = read(store)
+        both = both.assign(rule=["a" if n % 2 else "b" for n in range(len(both))])
+        [found] = expected_occasions(both, ())
+        assert (found.first, found.rules, found.alerts) == (day(60), ("a", "b"), 2)
+
+
+def test_an_accepted_entry_is_in_the_calendar_once(proposed, here):
+    """Three expected alerts of one day, as people would have answered them."""
+    words = dict.fromkeys(SMALL, "false")
+    with proposed.reading() as connection:
+        answers = read_answers(connection, OPEN)
+    occasion = Occasion(day(45), day(46), ("few_orders",), 3)
+    row = {
+        **_calendar_row(here, {"few_orders": rule_of_now(here, "few_orders")}, occasion, answers, actor(), 90),
+        "key": "x",
+    }
+    assert row["evidence"]["impact"]["before"]["episodes"] == 9 and words
+    with proposed.writing("proposals") as connection:
+        number = rows.add(connection, row)
+    path = accept_entry(proposed, here.rules_dir, actor("wang"), number, why="members' days")
+    text = path.read_text("utf-8")
+    assert "event: expected_20250220" in text and "falls_on: '2025-02-20'" in text.replace('"', "'")
+    assert accept_entry(proposed, here.rules_dir, actor("wang"), number, why="again") == path
+    assert path.read_text("utf-8") == text
+    [one] = load_own_calendar(here.rules_dir).occasions
+    assert [d.date for d in one.days([2025])] == [day(45), day(46)]
+    assert proposal(proposed, number).state == "accepted"
+
+
+def read(store):
+    with store.reading() as connection:
+        return read_answers(connection, OPEN)
