@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from metrics_pipeline.advice.told import Told
     from metrics_pipeline.alerts.story import Story
     from metrics_pipeline.alerts.work_orders import OrderView
+    from metrics_pipeline.diagnosis.attached import Explained
     from metrics_pipeline.store.records import TransitionRow
 
 app = typer.Typer(invoke_without_command=True, help="Alerts: what fires, what happened, what was sent.")
@@ -155,6 +156,7 @@ def alerts_show(
                 fail(f"there is no alert {key!r} that {door.viewer.person} may see")
             fail(str(error))
         told = _told(door, [one.key for one in story.episodes])
+        causes = _causes(door, [one.key for one in story.episodes])
     if as_json:
         found = story.as_json(settings.ui_url)
         currency = settings.installation.currency
@@ -162,11 +164,14 @@ def alerts_show(
             row.update(
                 told[row["key"]].as_json(currency=currency) if row["key"] in told else {"advice": [], "similar": []}
             )
+        for row in found["episodes"]:
+            row["cause"] = causes[row["key"]].as_json() if row["key"] in causes else None
         for row in found["transitions"]:
             row["run_url"] = _run_link(row["run_id"], settings) if row["run_id"] else None
         print_json(found)
     else:
         _tell(story, settings)
+        _tell_causes(causes, settings)
         _tell_advice(told, settings)
 
 
@@ -289,6 +294,15 @@ def _told(door: CliDoor, episodes: Sequence[str]) -> dict[str, Told]:
 
     with door.store.reading() as connection:
         found = told_of(connection, episodes, now=door.now)
+    return {key: one.seen_by(door.sight) for key, one in found.items()}
+
+
+def _causes(door: CliDoor, episodes: Sequence[str]) -> dict[str, Explained]:
+    """Why the values of episodes were what they were, as whoever asks may see it."""
+    from metrics_pipeline.diagnosis.attached import explained_of
+
+    with door.store.reading() as connection:
+        found = explained_of(connection, episodes)
     return {key: one.seen_by(door.sight) for key, one in found.items()}
 
 
@@ -531,6 +545,14 @@ def _tell(story: Story, settings: Settings) -> None:
                 for said in story.feedback
             ],
         )
+
+
+def _tell_causes(causes: Mapping[str, Explained], settings: Settings) -> None:
+    """The line of each diagnosis, or why there is none, in the installation's language."""
+    for key, one in causes.items():
+        if text := one.line(settings.locale) or one.reason:
+            say("[bold]Likely cause[/bold]" + (f" ({key.rpartition('@')[2]})" if len(causes) > 1 else ""))
+            typer.echo(text)
 
 
 def _tell_advice(told: Mapping[str, Told], settings: Settings) -> None:

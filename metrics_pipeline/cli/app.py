@@ -33,6 +33,7 @@ from metrics_pipeline.cli import (
     audit,
     calendar,
     channels,
+    diagnose,
     followup,
     forecast,
     library,
@@ -104,6 +105,7 @@ app.add_typer(access.app, name="access")
 app.add_typer(audit.app, name="audit")
 app.add_typer(calendar.app, name="calendar")
 app.add_typer(api.app, name="api")
+diagnose.add_to(app)
 library_versions.add_to_library(library.app)
 library_changes.add_to_library(library.app)
 library_lineage.add_to_library(library.app)

@@ -19,7 +19,21 @@ PLANS = ((2, 10), (2, 5), (1, 10), (1, 5), (1, 3), (1, 1), (1, 0))
 """Languages and listed slices, the richest form first."""
 LONGEST, BRIEF = 600, 120
 """Bytes of each fact, and in the shortest form."""
-FACTS = ("drill", "worst", "parts", "band", "since", "advice", "before", "where", "rule", "notified", "late", "owner")
+FACTS = (
+    "drill",
+    "worst",
+    "parts",
+    "band",
+    "since",
+    "cause",
+    "advice",
+    "before",
+    "where",
+    "rule",
+    "notified",
+    "late",
+    "owner",
+)
 END_FACTS = ("drill", "where", "parts", "rule", "period", "notified", "owner")
 TONES = {"red": "red", "yellow": "yellow", "none": "green"}
 

@@ -17,6 +17,7 @@ from metrics_pipeline.advice.told import NOTHING, Told
 from metrics_pipeline.alerts.notice import Notice, Slice, check_page, is_drill
 from metrics_pipeline.alerts.words import Locale, number, period_name, slice_name
 from metrics_pipeline.delivery.words import hours, word
+from metrics_pipeline.diagnosis.attached import UNEXPLAINED, Explained
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -63,6 +64,8 @@ class Message:
     """Advice on the first slice, and how similar alerts were handled, as the receiver may see it."""
     phrased: Mapping[Locale, str] = field(default_factory=dict)
     """The first advice in other words than the template's."""
+    explained: Explained = UNEXPLAINED
+    """Why the first slice is what it is, as the receiver may see it."""
 
     @property
     def id(self) -> str:
@@ -216,6 +219,8 @@ class Message:
             elif rule.kind != "alarm":
                 facts["worst"] = self._how_bad(worst, locale)
             facts["since"] = self._since(worst)
+            if cause := self.explained.line(locale):
+                facts["cause"] = cause
             facts |= self._advice(locale)
         if notice.parts:
             facts["parts"] = self._parts_sentence(locale)
@@ -490,10 +495,11 @@ def compose(
     mentions: Collection[str] = (),
     told: Told = NOTHING,
     phrased: Mapping[Locale, str] | None = None,
+    explained: Explained = UNEXPLAINED,
 ) -> Message:
     """The message of a notice. `over`: listed instances that have ended by the time of sending; `mentions`: whom a room calls;
-    `told`: the advice on it, as the receiver may see it; `phrased`: the first one in other words, by language."""
-    return Message(notice, wording or Wording(), frozenset(over), tuple(mentions), told, phrased or {})
+    `told`: the advice on it, as the receiver may see it; `phrased`: the first one in other words, by language; `explained`: why the first slice is what it is."""
+    return Message(notice, wording or Wording(), frozenset(over), tuple(mentions), told, phrased or {}, explained)
 
 
 @lru_cache(maxsize=1)

@@ -28,6 +28,7 @@ from metrics_pipeline.delivery.guard import MessageGuard, on_record
 from metrics_pipeline.delivery.guard import masked as masked_notice
 from metrics_pipeline.delivery.messages import Message, Wording, compose
 from metrics_pipeline.delivery.standing import masked
+from metrics_pipeline.diagnosis.attached import UNEXPLAINED, Explained, explained_of
 from metrics_pipeline.routing.decide import Routing, direct
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.store import Store
@@ -262,11 +263,13 @@ def _message(
     with store.reading() as connection:
         current = alert_rows.instances_by_key(connection, [one.instance for one in firing])
         told = _advice(connection, notice, current, now=now)
+        explained = _cause(connection, notice, current)
     for sight in sights:
         told = told.seen_by(sight)
+        explained = explained.seen_by(sight)
     over = [one.instance for one in firing if one.instance in current and current[one.instance].tier == "none"]
     phrased = worded(told, notice.rule.currency) if worded is not None and told.advice else {}
-    return compose(notice, words, over=over, told=told, phrased=phrased)
+    return compose(notice, words, over=over, told=told, phrased=phrased, explained=explained)
 
 
 def _advice(connection: Connection, notice: Notice, current: Mapping[str, Instance], *, now: datetime) -> Told:
@@ -276,3 +279,12 @@ def _advice(connection: Connection, notice: Notice, current: Mapping[str, Instan
     keys = [str(is_now.episode) for one in notice.slices if (is_now := current.get(one.instance)) and is_now.episode]
     found = told_of(connection, keys, now=now)
     return next((found[key] for key in keys if key in found and found[key].advice), NOTHING)
+
+
+def _cause(connection: Connection, notice: Notice, current: Mapping[str, Instance]) -> Explained:
+    """Why the first slice that has a diagnosis is what it is; nothing for what ended, a drill or a digest."""
+    if notice.reason == "digest" or notice.rule.is_drill:
+        return UNEXPLAINED
+    keys = [str(is_now.episode) for one in notice.slices if (is_now := current.get(one.instance)) and is_now.episode]
+    found = explained_of(connection, keys)
+    return next((found[key] for key in keys if key in found and found[key].diagnosis is not None), UNEXPLAINED)

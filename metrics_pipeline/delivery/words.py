@@ -39,6 +39,7 @@ WORDS: Final[dict[str, dict[Locale, str]]] = {
     "link": {"zh": "查看检查", "en": "Open the check"},
     "ui": {"zh": "打开 Dagster", "en": "Open Dagster"},
     "notified": {"zh": "通知原因", "en": "Why now"},
+    "cause": {"zh": "可能原因", "en": "Likely cause"},
     "advice": {"zh": "建议", "en": "Advice"},
     "advice_else": {"zh": "也可以", "en": "Or"},
     "before": {"zh": "上次类似", "en": "Last time"},

@@ -39,7 +39,7 @@ from typing import Any, Final, Literal, Self, get_args
 Direction = Literal["up", "down", "none"]
 Verdict = Literal["single_cause", "several_causes", "mix_shift", "site_wide", "none_found"]
 CoincidingKind = Literal["promotion", "holiday", "stock_out", "data_problem", "deploy_note", "campaign"]
-Expectation = Literal["same_weekday", "same_hour", "target", "given", "none"]
+Expectation = Literal["same_weekday", "earlier_weeks", "none"]
 NOTABLE_SHARE: Final = 0.1
 """Of the change: what a metric below must carry to be evidence."""
 

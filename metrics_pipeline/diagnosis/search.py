@@ -422,7 +422,34 @@ def _greedy(state: _State, settings: Settings, change: float) -> tuple[list[_Exp
         explained, level = _grow(state, explained, level, settings, change)
         if {(one.view, one.number) for one in explained} == before:
             break
+    if explained and _is_everywhere(state, len(explained), settings):
+        return _beyond_all(state, settings, change)
     return explained, level
+
+
+def _beyond_all(state: _State, settings: Settings, change: float) -> tuple[list[_Explained], float]:
+    """Everything moved: the elements that moved further than the rest."""
+    level = _whole_factor(state.views[0])
+    state.move_to(_expected(state.views, [], level))
+    state.spread = _fit_spread(state, settings)
+    first = _best(state, settings, change)
+    if first is None:
+        return [], level
+    return _grow(state, *_refit(state, [first], level), settings, change)
+
+
+def _whole_factor(view: _View) -> float:
+    return float(view.leaves.observed.sum()) / max(float(view.leaves.expected.sum()), 1e-300)
+
+
+def _is_everywhere(state: _State, count: int, settings: Settings) -> bool:
+    """Whether one factor for everything explains nearly as much as what was found."""
+    found, now = _explained_likelihood(state), state.expected
+    flat = [view.leaves.expected * _whole_factor(view) for view in state.views]
+    state.expected = flat
+    everywhere = _explained_likelihood(state)
+    state.expected = now
+    return everywhere >= found * (1.0 - settings.cause_price) ** count
 
 
 def _grow(

@@ -14,6 +14,7 @@ import dagster as dg
 from metrics_pipeline.alerts.apply import AppliedReport, apply_verdicts, retire_rules
 from metrics_pipeline.delivery.standing import Standing, masked, receivers_of
 from metrics_pipeline.orchestration.advising import Advised, advise
+from metrics_pipeline.orchestration.diagnosing import diagnosed, keep_diagnoses
 from metrics_pipeline.orchestration.instance import WRITER_POOL
 from metrics_pipeline.orchestration.judging import Judgement, cards, judge, series_of
 from metrics_pipeline.orchestration.keys import EVALUATIONS_KEY, HOURLY, OUTBOX_KEY, SILENT_TAG
@@ -47,7 +48,8 @@ def build_outbox_asset(project: Project) -> dg.AssetsDefinition:
         is_hourly = tags.get("metrics/kind") == HOURLY
         silent = tags.get(SILENT_TAG) == "true" or DAGSTER_BACKFILL_TAG in tags
         report = apply_judgement(project, judgement, silent=silent, run_id=context.run_id)
-        advised = Advised() if silent else advise(project)
+        found_causes = {} if silent else keep_diagnoses(project, judgement, cards(project))
+        advised = Advised() if silent else advise(project, found_causes)
         if not is_hourly:  # an hourly run leaves the daily tables as they were
             forget_published(project, judgement)
         found, told = _deliveries(project, report.notifications)
@@ -56,6 +58,7 @@ def build_outbox_asset(project: Project) -> dg.AssetsDefinition:
             metadata={
                 **_metadata(report, silent=silent),
                 **_advice_metadata(advised),
+                **_diagnosis_metadata(project, judgement, silent=silent),
                 **told,
                 **standing_metadata(found),
             },
@@ -113,6 +116,19 @@ def _deliveries(project: Project, keys: Sequence[str]) -> tuple[Standing, dict[s
     return found, {
         "messages_by_channel": dg.MetadataValue.json(dict(sorted(by_channel.items()))),
         "messages_by_receiver": dg.MetadataValue.json(dict(sorted(by_receiver.items()))),
+    }
+
+
+def _diagnosis_metadata(project: Project, judgement: Judgement, *, silent: bool) -> dict[str, Any]:
+    if silent:
+        return {}
+    found = diagnosed(project, judgement)
+    reasons = Counter(found.reasons.values())
+    told = "\n".join(f"{count} x {reason}" for reason, count in reasons.most_common(5))
+    return {
+        "diagnoses": len(found.diagnoses),
+        "diagnoses_cpu_seconds": found.cpu_seconds,
+        **({"without_diagnosis": told} if told else {}),
     }
 
 

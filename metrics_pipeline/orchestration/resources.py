@@ -46,6 +46,7 @@ class Project:
     now: Callable[[], datetime] = utc_now
     """The clock, aware."""
     judgements: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    diagnoses: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
     """The verdicts of the run in progress, so that checks and alerts do not judge again (`judging.judge`)."""
     definitions: dict[str, Definitions] = field(default_factory=dict, compare=False, repr=False)
     """Built once per process (`operations`)."""

@@ -6,14 +6,19 @@ follows from a breach (`alert_assets`). A rule check never blocks: a breached me
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import dagster as dg
 
 from metrics_pipeline.alerts.notice import SeriesKey, check_page
+from metrics_pipeline.alerts.words import Locale
+from metrics_pipeline.diagnosis.attach import Red
+from metrics_pipeline.diagnosis.pyramid import NONE as NO_PYRAMID
+from metrics_pipeline.diagnosis.words import Wording
 from metrics_pipeline.orchestration.advising import advice_on_rules
+from metrics_pipeline.orchestration.diagnosing import diagnosed, names
 from metrics_pipeline.orchestration.judging import (
     CONFIDENTIAL,
     Judgement,
@@ -34,6 +39,7 @@ from metrics_pipeline.store.metric_versions import version_names
 
 CHECK_PER_RULE_LIMIT = 200
 """More rules than this share checks, one per metric and tier: a check costs 20 ms and 10 KiB of event log."""
+LOCALES: tuple[Locale, ...] = ("zh", "en")
 WORST_SLICES = 20
 BREACHES = ("yellow", "red")
 
@@ -249,6 +255,8 @@ def _metadata(found: _Found) -> dict[str, Any]:
         metadata["worst_slices"] = _worst_table(rule, newest, is_hidden=is_hidden)
     if breached and found.advice:
         metadata["advice"] = dg.MetadataValue.md(found.advice)
+    if breached and not is_hidden and summary.tier == "red":
+        metadata |= _cause_metadata(project, rule, newest, judgement)
     metadata["rule"] = rule_text(rule)
     metadata["thresholds"] = thresholds_text(rule)
     metadata["link"] = dg.MetadataValue.url(check_url(project, rule))
@@ -264,6 +272,47 @@ def _metadata(found: _Found) -> dict[str, Any]:
     metadata["published_version"] = judgement.published.version
     metadata["sql"] = dg.MetadataValue.md(f"```sql\n{_sql(project, rule, judgement)}\n```")
     return metadata
+
+
+def _cause_metadata(project: Project, rule: Rule, newest: Evaluations, judgement: Judgement) -> dict[str, Any]:
+    """Why the worst diagnosed red slice of the rule is what it is: text, picture, table of causes; or why that is not known."""
+    from metrics_pipeline.delivery.cause_plot import CausePlot
+
+    found = diagnosed(project, judgement)
+    for row in newest.worst(rule.id, WORST_SLICES).to_dict("records"):
+        if str(row["tier"]) != "red":
+            continue
+        red = Red(
+            rule.metric, str(row["dimension"]), str(row["member"]), rule.grain, row["period_start"].to_pydatetime()
+        )
+        diagnosis = found.diagnoses.get(red)
+        if diagnosis is None:
+            continue
+        known = {
+            name: one
+            for name, one in names(project).items()
+            if project.catalogue.metrics[name].sensitivity != CONFIDENTIAL
+        }
+        if any(name not in known for step in diagnosis.pyramid.steps for name in step.metric.split("/")):
+            diagnosis = replace(diagnosis, pyramid=NO_PYRAMID)
+        diagnosis = replace(diagnosis, controls=tuple(one for one in diagnosis.controls if one.metric in known))
+        told = {locale: Wording(diagnosis, known, locale) for locale in LOCALES}
+        rows = [dg.TableRecord({"cause": one.element, "share": round(one.share, 4), "observed": _plain(one.observed),
+                                "expected": _plain(one.expected)}) for one in diagnosis.causes]  # fmt: skip
+        columns = [
+            dg.TableColumn("cause", "string"),
+            *(dg.TableColumn(name, "float") for name in ("share", "observed", "expected")),
+        ]
+        return {
+            "cause": dg.MetadataValue.md(f"{told['zh'].line()}\n\n{told['en'].line()}"),
+            "cause_plot": dg.MetadataValue.md(CausePlot(told["zh"]).markdown()),
+            **({"causes": dg.MetadataValue.table(rows, schema=dg.TableSchema(columns))} if rows else {}),
+            "cause_details": dg.MetadataValue.md(
+                "\n".join(f"- **{label or '·'}** {text}" for label, text in told["zh"].rows())
+            ),
+        }
+    reasons = [reason for red, reason in found.reasons.items() if red.metric == rule.metric]
+    return {"cause": reasons[0]} if reasons else {}
 
 
 def check_url(project: Project, rule: Rule) -> str:

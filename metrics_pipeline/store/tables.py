@@ -566,3 +566,33 @@ api_tokens = sa.Table(
     sa.Column("revoked_by", sa.Text),
     comment="Tokens of the HTTP API: whom they act as, and a hash of the secret; the secret itself is nowhere.",
 )
+
+episode_diagnoses = sa.Table(
+    "episode_diagnoses",
+    metadata,
+    _text("episode", primary_key=True),
+    _text("data_version", primary_key=True),
+    sa.Column("period", sa.DateTime, nullable=False),
+    sa.Column("document", sa.JSON),
+    _text("line_zh"),
+    _text("line_en"),
+    _text("reason"),
+    sa.Column("cpu_seconds", sa.Double, nullable=False),
+    sa.Column("at", Instant, nullable=False),
+    comment="Why an episode's value was what it was, by the data of a version; without a document the reason why not.",
+)
+
+notes = sa.Table(
+    "notes",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    _text("kind"),
+    _text("text"),
+    sa.Column("starts_on", sa.Date, nullable=False),
+    sa.Column("ends_on", sa.Date, nullable=False),
+    sa.Column("elements", sa.JSON, nullable=False),
+    _text("who"),
+    sa.Column("at", Instant, nullable=False),
+    sa.Index("ix_notes_ends_on", "ends_on"),
+    comment="What people or deployments wrote down: shown beside changes of the same days.",
+)

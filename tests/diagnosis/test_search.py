@@ -115,6 +115,11 @@ def test_more_traffic_at_the_usual_rates_has_no_cause_in_the_rates():
     assert search([make_leaves(observed, now * rate, exposure=now)]) == ()
 
 
+def test_a_shop_that_moves_as_one_has_no_cause():
+    rng, expected = make_shop(11, 60_000.0)
+    assert search([make_leaves(rng.poisson(expected * 0.7), expected)]) == ()
+
+
 def test_an_unmoved_metric_and_empty_leaves_have_no_cause():
     _, expected = make_shop()
     assert search([make_leaves(expected, expected)]) == ()
