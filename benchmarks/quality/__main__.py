@@ -15,7 +15,7 @@ PARTS = {
     "stockout": "benchmarks.quality.stockout",
     "causes": "benchmarks.quality.causes",
 }
-"""Name → module with `run() -> str`; imported only when it is asked for."""
+"""Name → module with `run() -> str`, or `run(options)` for options of its own; imported only when it is asked for."""
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "quality.md"
 
 
@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="part", help=f"which ones: {', '.join(PARTS)}")
     parser.add_argument("--print", action="store_true", help="print the sections and leave the document alone")
-    given = parser.parse_args(arguments)
+    given, rest = parser.parse_known_args(arguments)
     if unknown := [name for name in given.names if name not in PARTS]:
         parser.error(f"{', '.join(unknown)}: not a part; there are {', '.join(PARTS)}")
     for name in given.names or PARTS:
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
                 raise
             sys.stderr.write(f"{name}: there is no such benchmark yet\n")
             continue
-        text = part.run()
+        text = part.run(rest) if rest else part.run()
         if given.print:
             sys.stdout.write(text + "\n")
         else:

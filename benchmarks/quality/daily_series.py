@@ -12,7 +12,7 @@ kinds, with effects from hardly visible to total.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -74,6 +74,18 @@ class World:
     is_event: npt.NDArray[np.bool_]
     """(n_series, n_days): whether anything of the calendar touches the series that day."""
     dates: tuple[date, ...]
+
+    def only(self, n_series: int) -> World:
+        """The first series, and the incidents of these alone."""
+        panel = Panel(
+            self.panel.numerator[:n_series],
+            self.panel.slot,
+            self.panel.group[:n_series],
+            None if self.panel.denominator is None else self.panel.denominator[:n_series],
+        )
+        calendar = replace(self.calendar, category=self.calendar.category[:n_series])
+        kept = tuple(one for one in self.incidents if max(one.series) < n_series)
+        return World(panel, calendar, kept, self.is_event[:n_series], self.dates)
 
     def without_flash_sales(self) -> Calendar:
         """The calendar in which nobody entered the flash sales."""
