@@ -51,20 +51,20 @@ class Result:
 
 def shipped(world: World, calendar: Calendar) -> FloatArray:
     """What `anomaly()` and `anomaly(drift)` say, side by side on one budget."""
-    seen = walk(world.panel, calendar)
-    point, drift = (of(world.panel, seen, _TESTED).value for of in (point_surprise, drift_surprise))
+    seen = walk(world.panel, calendar, _TESTED)
+    point, drift = (of(world.panel, seen).value for of in (point_surprise, drift_surprise))
     return np.fmax(point, drift)
 
 
 def point_only(world: World, calendar: Calendar) -> FloatArray:
     """`anomaly()` alone."""
-    return point_surprise(world.panel, walk(world.panel, calendar), _TESTED).value
+    return point_surprise(world.panel, walk(world.panel, calendar, _TESTED)).value
 
 
 def without_peers(world: World, calendar: Calendar) -> FloatArray:
     """`anomaly()` where every series is alone."""
     panel = replace(world.panel, group=np.full(world.panel.n_series, NO_GROUP))
-    return point_surprise(panel, walk(panel, calendar), _TESTED).value
+    return point_surprise(panel, walk(panel, calendar, _TESTED)).value
 
 
 DETECTORS: dict[str, Scores] = {
@@ -226,9 +226,9 @@ def _null(seeds: Sequence[int]) -> str:
         "| --- | --- | --: | --: |",
     ]
     worlds = [make_world(seed, null=True) for seed in seeds[:2]]
-    walks = [walk(world.panel, world.calendar) for world in worlds]
+    walks = [walk(world.panel, world.calendar, _TESTED) for world in worlds]
     for name, surprise in (("`anomaly()`", point_surprise), ("`anomaly(drift)`", drift_surprise)):
-        scores = [surprise(world.panel, seen, _TESTED).value for world, seen in zip(worlds, walks, strict=True)]
+        scores = [surprise(world.panel, seen).value for world, seen in zip(worlds, walks, strict=True)]
         for budget in (DEFAULT_BUDGET, DEFAULT_RED_BUDGET):
             threshold = -np.log(per_day(budget))
             found = [judge_at(world, of, threshold) for world, of in zip(worlds, scores, strict=True)]
@@ -251,7 +251,7 @@ def _cost() -> str:
         panel, calendar = plain_panel(n_series)
         tested = slice(panel.n_periods - 1, panel.n_periods)
         begun = time.process_time()
-        point_surprise(panel, walk(panel, calendar), tested)
+        point_surprise(panel, walk(panel, calendar, tested))
         cost = time.process_time() - begun
         lines.append(f"| {n_series:,} × {panel.n_periods} | {cost:.1f} | {cost / n_series * 1e6:.0f} |")
     return "One day judged, all learning included (nothing is kept between nights):\n\n" + "\n".join(lines)

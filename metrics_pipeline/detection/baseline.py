@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from metrics_pipeline.detection.calibration import Tails, tails
-from metrics_pipeline.detection.interface import BoolArray, Calendar, FloatArray, IntArray, Judgement, Panel
+from metrics_pipeline.detection.interface import NO_GROUP, BoolArray, Calendar, FloatArray, IntArray, Judgement, Panel
 from metrics_pipeline.detection.tracking import Tuning, Walk, walk
 
 LEAST = {"day": 28, "hour": 24 * 21}
@@ -42,6 +42,8 @@ class Surprise:
     expected: FloatArray
     spread: FloatArray
     """Standard deviation as a share of the expectation."""
+    power: FloatArray
+    """As of `Walk`."""
     quantile: FloatArray
     scale: FloatArray
     reason: IntArray
@@ -52,8 +54,9 @@ class Surprise:
         return self._value_at(-size), self._value_at(size)
 
     def _value_at(self, z: FloatArray) -> FloatArray:
-        root = 1 + (z - np.minimum(self.spread, 2.0) / 4) * self.spread / 2
-        return np.where(self.reason == JUDGED, np.maximum(root, 0.0) ** 2 * self.expected, np.nan)
+        power = self.power
+        x = 1 + (z - (1 - power) / 2 * np.minimum(self.spread, 2.0)) * self.spread * power
+        return np.where(self.reason == JUDGED, np.maximum(x, 0.0) ** (1 / power) * self.expected, np.nan)
 
 
 @dataclass(frozen=True)
@@ -65,56 +68,58 @@ class Baseline:
 
     def judge(self, panel: Panel, calendar: Calendar, tested: slice) -> Judgement:
         """Judge these columns, each by those before it."""
-        found = point_surprise(panel, walk(panel, calendar, self.tuning), tested)
+        found = point_surprise(panel, walk(panel, calendar, tested, self.tuning))
         lower, upper = found.bounds(-np.log(self.level))
         judged = found.reason == JUDGED
         expected = np.where(judged, found.expected, np.nan)
         return Judgement(expected, lower, upper, np.exp(-found.value), found.reason)
 
 
-def point_surprise(panel: Panel, seen: Walk, tested: slice) -> Surprise:
+def point_surprise(panel: Panel, seen: Walk) -> Surprise:
     """How rare each tested value is, by its own past and its group's."""
     grain = grain_of(panel)
     warm = WARM_UP[grain]
+    tested = seen.tested
     columns = range(tested.start, tested.stop)
     shape = (panel.n_series, len(columns))
+    alone = np.full(len(seen.shock), NO_GROUP)
     value, quantile, scale = (np.full(shape, np.nan) for _ in range(3))
     for n, column in enumerate(columns):
         past = slice(min(warm, column), column)
         own = tails(seen.z[:, past], panel.group)
-        z, shock = seen.z[:, column].astype(np.float64), seen.shock[:, column].astype(np.float64)
+        z, moved = seen.z[:, column].astype(np.float64), seen.shock[:, column].astype(np.float64)
+        shock = moved[seen.group]
         falls = (shock < 0) & (z + shock < 0)
-        of_group = np.where(falls, tails(seen.shock[:, past], panel.group).surprise(shock), 0.0)
+        of_group = np.where(falls, tails(seen.shock[:, past], alone).surprise(moved)[seen.group], 0.0)
         value[:, n] = np.maximum(np.maximum(own.surprise(z), of_group) - _TWO_LOOKS, 0.0)
         quantile[:, n], scale[:, n] = own.quantile, own.scale
-    reason = reasons(panel, seen, tested)
-    expected = seen.expected[:, tested].astype(np.float64)
+    reason = reasons(panel, seen)
+    expected = seen.expected.astype(np.float64)
     return Surprise(
         np.where(reason == JUDGED, value, np.nan),
         panel.value[:, tested] >= expected,
         expected,
-        seen.spread[:, tested].astype(np.float64),
+        seen.spread.astype(np.float64),
+        seen.power.astype(np.float64),
         quantile,
         scale,
         reason,
     )
 
 
-def reasons(panel: Panel, seen: Walk, tested: slice) -> IntArray:
+def reasons(panel: Panel, seen: Walk) -> IntArray:
     """(n_series, n_tested): why a value is judged or not, by the codes of `REASONS`."""
     per_day = 24 if grain_of(panel) == "hour" else 1
-    value = panel.value
-    count = seen.seen[:, tested]
+    value, count, tested = panel.value, seen.seen, seen.tested
     found = np.full(count.shape, JUDGED, dtype=np.int64)
-    earlier = np.cumsum(np.isfinite(value), axis=1)
+    pause, back = PAUSE_DAYS * per_day, BACK_DAYS * per_day
+    first = max(tested.start - pause, 0)
+    before = np.cumsum(np.isfinite(value[:, first : tested.stop]), axis=1, dtype=np.int32)
+    before = np.concatenate([np.zeros((len(before), 1), np.int32), before], axis=1)
     for n, column in enumerate(range(tested.start, tested.stop)):
-        recent = earlier[:, column] - np.isfinite(value[:, column])
-        before_back = earlier[:, max(column - BACK_DAYS * per_day - 1, 0)]
-        before_pause = earlier[:, max(column - PAUSE_DAYS * per_day - 1, 0)]
-        is_paused = (
-            (before_back == before_pause) & (recent - before_back < BACK_DAYS * per_day // 2) & (before_back > 0)
-        )
-        found[is_paused & (column > PAUSE_DAYS * per_day), n] = PAUSED
+        now, a_week, four_weeks = (before[:, max(column - days, first) - first] for days in (0, back, pause))
+        is_back = (now - a_week < back // 2) & (a_week == four_weeks)
+        found[is_back & (count[:, n] > now - four_weeks) & (column > pause), n] = PAUSED
     found[~np.isfinite(seen.z[:, tested]) | (count < LEAST[grain_of(panel)])] = NO_BASELINE
     found[~np.isfinite(value[:, tested])] = NO_VALUE
     return found

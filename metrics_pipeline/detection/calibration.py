@@ -51,13 +51,13 @@ def tails(past: Floats, group: IntArray) -> Tails:
     n, columns = past.shape
     if columns == 0:
         return Tails(np.full(n, USUAL), np.full(n, USUAL_EXCESS / np.log(2)))
-    size = np.sort(np.abs(past), axis=1).astype(np.float64)  # NaN last
+    size = np.sort(np.abs(past), axis=1)  # NaN last
     count = np.isfinite(size).sum(axis=1)
     rows = np.arange(n)
     at = np.clip(((1 - TAIL) * count).astype(np.int64), 0, columns - 1)
     middle = np.clip((at + count) // 2, 0, np.maximum(count - 1, 0))
     beyond = count - at
-    own = np.where(count > 0, size[rows, at], USUAL)
+    own = np.where(count > 0, size[rows, at].astype(np.float64), USUAL)
     excess = np.where(beyond >= 5, size[rows, middle] - own, USUAL_EXCESS)
     usual = _of_group(np.clip(own, 0.5, 4.0), count > 0, group, USUAL)
     usual_excess = _of_group(np.clip(excess, 0.1, 2.0), beyond >= 5, group, USUAL_EXCESS)

@@ -9,8 +9,9 @@ every past residual is one a night would have seen (no residual knows its own va
 2. *Peers*: the common movement of the group, from robust weighted residuals of the other series, is forgiven to each:
    a promotion nobody entered raises all of them. It is used as far as it is significant.
 3. *Noise* = the variance of counts, shares or averages (`counts.py`) + the series' own overdispersion + what is not known
-   of level, week and lift + what event days add. The residual is z = 2 (√(value / expected) − 1) / √noise: on the square
-   root counts and amounts are nearly symmetric, a half as far as a double (Freeman & Tukey, 1950).
+   of level, week and lift + what event days add. The residual z is the value / expectation on a power scale (Box & Cox,
+   1964) in units of the noise: the square root where the noise is that of counts, the logarithm where it is the
+   series' own, and in between as both have their part. There it is symmetric: a half is as far as a double.
 4. *Learning*: z is bounded at 2.5, so an incident hardly moves anything; after a week beyond it the filter lets go of
    the old level. Values that are excluded or missing teach nothing; event days teach lifts more than levels.
 
@@ -46,11 +47,15 @@ BLOCK = 8192
 """Series that are followed together; a group is never cut."""
 _LOUD = 0.15
 """Log movement of a group (event or not) from which it says how strongly its series answer."""
+_FLUSHED = 32
+"""Periods that are kept before they are put into their rows: while they are still in the cache."""
 _KNOWN = 14
 """Values after which a series may speak for its group."""
 _LIFT_BOUND = 3.0
 _FOLLOWED = np.float32(0.06)
 """Most of a common movement that levels follow in one period, log: a sale is over tomorrow."""
+_STREAK = np.float32(4)
+LEAST_POWER = np.float32(0.02)
 _LOG_BOUND = np.float32(2.5)
 
 
@@ -58,7 +63,7 @@ _LOG_BOUND = np.float32(2.5)
 class Tuning:
     """Numbers of the filter; found on development seeds of `benchmarks/quality`, and none is of a single series."""
 
-    memory: float = 0.15
+    memory: float = 0.1
     """Movement of the level from day to day as a share of the series' ordinary noise."""
     least_move: float = 0.005
     """The same at least, log."""
@@ -67,7 +72,7 @@ class Tuning:
     week_spread: float = 0.3
     """How far a slot may be from the mean before anything is known, log."""
     first_noise: float = 0.12
-    scale_memory: float = 1 / 60
+    scale_memory: float = 1 / 80
     """Share of the newest value in the overdispersion."""
     strength_spread: float = 0.3
     """How differently series of one group answer to a promotion."""
@@ -75,7 +80,13 @@ class Tuning:
     """How much the lift of an event differs from that of the last time, as a share of it."""
     event_noise: float = 0.2
     """First guess of the noise that an event adds, as a share of its lift."""
+    event_margin: float = 0.05
+    """What an event day adds to the noise in any case, log."""
     drift_memory: float = 0.08
+    """Share of the newest residual in the long mean of residuals, and in the short one."""
+    streak_memory: float = 0.3
+    event_drift: float = 0.85
+    """How much residuals of event days count in these means: they hang together."""
     let_go_after: int = 12
     """Periods beyond the bound after which the level is taken to be another one."""
     let_go: float = 0.1
@@ -83,35 +94,60 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Walk:
-    """What the filter saw in each period before that period's value taught it anything; (n_series, n_periods)."""
+    """What the filter saw in each period before that period's value taught it anything."""
 
+    tested: slice
+    """The columns of the panel for which the last five are kept."""
     z: Floats
-    """Standardised residuals after peers; NaN where missing."""
+    """(n_series, n_periods): standardised residuals after peers; NaN where missing."""
     drift: Floats
-    """Exponentially weighted mean of the bounded z, in its standard deviations if they were independent."""
+    """(n_series, n_periods): exponentially weighted mean of the bounded z over weeks, in its standard deviations if they
+    were independent."""
+    streak: Floats
+    """(n_series, n_periods): the same of a few days."""
     shock: Floats
-    """The movement of the series' group in its own standard deviations, 0 where it has no peers."""
+    """(n_groups, n_periods): the movement of each group in its own standard deviations, 0 where it has fewer than two series."""
+    group: IntArray
+    """(n_series,): row of `shock`."""
     expected: Floats
-    """In the unit of the value; NaN before the first one."""
+    """(n_series, n_tested): in the unit of the value; NaN before the first one."""
     spread: Floats
-    """Standard deviation as a share of the expectation."""
-    seen: IntArray
-    """Values learned from before this period."""
+    """(n_series, n_tested): standard deviation as a share of the expectation."""
+    power: Floats
+    """(n_series, n_tested): of the scale on which z is measured: 0.5 the square root, near 0 the logarithm."""
+    seen: Floats
+    """(n_series, n_tested): values learned from before this period."""
 
 
-def walk(panel: Panel, calendar: Calendar, tuning: Tuning | None = None) -> Walk:
-    """Follow all series through all periods. What a series is found to be depends on its group and on nothing else."""
+_ALWAYS = ("z", "drift", "streak")
+
+
+def walk(panel: Panel, calendar: Calendar, tested: slice, tuning: Tuning | None = None) -> Walk:
+    """Follow all series through all periods up to the last tested one.
+
+    What a series is found to be depends on its group and on nothing else.
+    """
     group = panel.group.copy()
     lonely = group == NO_GROUP
     group[lonely] = group.max(initial=NO_GROUP) + 1 + np.arange(int(lonely.sum()))
-    order = np.argsort(group, kind="stable")
-    shape = panel.numerator.shape
-    z, drift, shock, expected, spread = (np.full(shape, np.nan, dtype=np.float32) for _ in range(5))
-    out = Walk(z, drift, shock, expected, spread, np.zeros(shape, dtype=np.int64))
+    groups, number = np.unique(group, return_inverse=True)
+    order = np.argsort(number, kind="stable")
+    is_sorted = bool((order == np.arange(len(order))).all())
+    n, until = panel.n_series, tested.stop
+    z, drift, streak = (np.full((n, until), np.nan, dtype=np.float32) for _ in _ALWAYS)
+    expected, spread, power, seen = (np.full((n, until - tested.start), np.nan, dtype=np.float32) for _ in range(4))
+    shock = np.zeros((len(groups), until), dtype=np.float32)
+    out = Walk(tested, z, drift, streak, shock, number.astype(np.int64), expected, spread, power, seen)
     value = panel.value
-    for rows in _blocks(group[order]):
-        _Block(panel, value, calendar, tuning or Tuning(), order[rows], group[order[rows]]).follow(out)
+    for cut in _blocks(number[order]):
+        rows = cut if is_sorted else order[cut]
+        _Block(panel, value, calendar, tuning or Tuning(), rows, number[rows]).follow(out)
     return out
+
+
+def _within(values: Floats, low: Floats | np.float32 | float, high: Floats | np.float32 | float) -> Floats:
+    """`numpy.clip`, without its checks: a sixth of the walk."""
+    return np.minimum(np.maximum(values, low), high)
 
 
 def _blocks(group: IntArray) -> list[slice]:
@@ -126,12 +162,13 @@ def _blocks(group: IntArray) -> list[slice]:
 
 @dataclass(frozen=True)
 class _Now:
-    """One period of a block: (n_series,), `common` and `predicted` (n_groups,)."""
+    """One period of a block: (n_series,); `shock`, `common` and `predicted` (n_groups,)."""
 
     judged: BoolArray
     learns: BoolArray
     expected: Floats
     spread: Floats
+    power: Floats
     z: Floats
     bounded: Floats
     shock: Floats
@@ -151,9 +188,16 @@ class _Block:
     """The state of the filter for some whole groups."""
 
     def __init__(  # noqa: PLR0917
-        self, panel: Panel, value: FloatArray, calendar: Calendar, tuning: Tuning, rows: IntArray, group: IntArray
+        self,
+        panel: Panel,
+        value: FloatArray,
+        calendar: Calendar,
+        tuning: Tuning,
+        rows: IntArray | slice,
+        group: IntArray,
     ) -> None:
-        self.tuning, self.rows, n = tuning, rows, len(rows)
+        self.tuning, self.rows, n = tuning, rows, len(group)
+        self.first_group = int(group[0])
         self.slot = panel.slot.tolist()
         self.day_length = 24 if max(self.slot, default=0) > 6 else 1
         _, self.starts, self.of = np.unique(group, return_index=True, return_inverse=True)
@@ -164,7 +208,7 @@ class _Block:
         )
         self.there = np.isfinite(self.value)
         self.usable = self.there if panel.excluded is None else self.there & ~panel.excluded[rows].T
-        self._kinds(panel.numerator[rows].T)
+        self._kinds(panel.numerator[rows])
         self.level = np.zeros(n, np.float32)
         self.level_variance = np.zeros(n, np.float32)
         self.begun = np.zeros(n, dtype=bool)
@@ -176,7 +220,11 @@ class _Block:
         self.strength_weight = np.full(n, 1 / tuning.strength_spread**2, np.float32)
         self.run = np.zeros(n, np.float32)
         self.seen = np.zeros(n, np.float32)
+        self.long, self.short = (
+            np.float32(memory / self.day_length**0.5) for memory in (tuning.drift_memory, tuning.streak_memory)
+        )
         self.drift = np.zeros(n, np.float32)
+        self.streak = np.zeros(n, np.float32)
         self.group_variance = np.full(self.n_groups, 0.03**2, np.float32)
         self.event_noise = np.full(self.n_groups, tuning.event_noise**2, np.float32)
         self.nothing = np.zeros(self.n_groups, np.float32)
@@ -188,10 +236,11 @@ class _Block:
             if np.nanmin(self.value, initial=0) < 0:
                 self.there &= ~np.logical_or.accumulate(self.value < 0, axis=0)
                 self.usable = self.usable & self.there
-            is_broken = np.abs(events - np.rint(events)) > 1e-6 * np.maximum(np.abs(events), 1)
-            self.all_counts = self.exposure is None and not is_broken.any()
+            missing = np.isnan(events)
+            self.all_counts = self.exposure is None and bool(((events == np.rint(events)) | missing).all())
             if self.all_counts:
                 return
+            is_broken = (np.abs(events - np.rint(events)) > 1e-6 * np.maximum(np.abs(events), 1)).T
             is_ratio = np.zeros(self.there.shape, bool) if self.exposure is None else self.exposure > 1
             above = is_ratio & (self.value > 1)
         self.is_whole = ~np.logical_or.accumulate(is_broken, axis=0)
@@ -199,7 +248,7 @@ class _Block:
 
     def _events(self, calendar: Calendar) -> None:
         """Numbers for the days of events, and what is known of each in each group."""
-        category = calendar.category[self.rows[self.starts]]
+        category = calendar.category[self.rows][self.starts]
         event, inside = calendar.event[category], calendar.day_in_event[category]
         self.phase = calendar.phase[category]
         self.is_event = event != NO_EVENT
@@ -214,45 +263,48 @@ class _Block:
 
     def follow(self, out: Walk) -> None:
         """Walk through all periods and put what was seen into the rows of `out`."""
-        names = ("z", "drift", "shock", "expected", "spread")
-        kept = {name: np.empty(self.value.shape, np.float32) for name in names}
-        seen = np.empty(self.value.shape, np.float32)
+        first, until = out.tested.start, out.tested.stop
+        always = {name: np.empty((_FLUSHED, len(self.of)), np.float32) for name in _ALWAYS}
+        shock = out.shock[self.first_group : self.first_group + self.n_groups]
+        means = (("drift", self.drift, self.long), ("streak", self.streak, self.short))
+        spreads = {name: np.float32((memory / (2 - memory)) ** 0.5) for name, _, memory in means}
         with np.errstate(invalid="ignore"):
-            for period in range(len(self.value)):
-                seen[period] = self.seen
-                for name, values in zip(names, self._step(period), strict=True):
-                    kept[name][period] = values
-        for name in names:
-            getattr(out, name)[self.rows] = kept[name].T
-        out.seen[self.rows] = seen.T
+            for period in range(until):
+                if period >= first:
+                    out.seen[self.rows, period - first] = self.seen
+                now = self._step(period)
+                at = period % _FLUSHED
+                always["z"][at] = np.where(now.judged, now.z, np.nan)
+                for name, mean, _ in means:  # updated in place by `_step`
+                    always[name][at] = np.where(now.judged, mean / spreads[name], np.nan)
+                shock[:, period] = now.shock
+                if period >= first:
+                    out.expected[self.rows, period - first] = np.where(self.begun, now.expected, np.nan)
+                    out.spread[self.rows, period - first] = now.spread
+                    out.power[self.rows, period - first] = now.power
+                if at == _FLUSHED - 1 or period == until - 1:
+                    for name, kept in always.items():
+                        getattr(out, name)[self.rows, period - at : period + 1] = kept[: at + 1].T
 
-    def _step(self, period: int) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-        """What is seen in a period (as `Walk` has it), and then what is learned from it."""
+    def _step(self, period: int) -> _Now:
+        """See a period, and then learn from it."""
         exposure = None if self.exposure is None else np.where(self.there[period], self.exposure[period], np.float32(1))
         half = np.float32(0.5) if exposure is None else np.float32(0.5) / np.maximum(exposure, np.float32(1e-6))
         self._begin(self.value[period], self.usable[period] & ~self.begun, half)
         if self.day_length > 1:
             self._like_yesterday(self.slot[period], self.usable[period] & self.begun)
         now = self._look(period, exposure, half)
-        z, bounded = now.z, now.bounded
-        memory = self.tuning.drift_memory / self.day_length**0.5
-        self.drift += now.learns * (memory * (bounded - self.drift))
-        drift = self.drift / np.float32((memory / (2 - memory)) ** 0.5)
-        seen = (
-            np.where(now.judged, z, np.nan),
-            np.where(now.judged, drift, np.nan),
-            np.where(now.judged, now.shock, np.nan),
-            np.where(self.begun, now.expected, np.nan),
-            now.spread,
-        )
+        weight = now.learns * np.where(self.is_event[:, period], self.tuning.event_drift, np.float32(1))[self.of]
+        self.drift += self.long * (weight * now.bounded - now.learns * self.drift)
+        self.streak += self.short * (weight * _within(now.z, -_STREAK, _STREAK) - now.learns * self.streak)
         self._learn(period, now)
-        return seen
+        return now
 
     def _look(self, period: int, exposure: Floats | None, half: Floats | np.float32) -> _Now:
         """Expectation, peers, noise and residual of every series, by what was learned before."""
         of, slot = self.of, self.slot[period]
         judged, learns = self.there[period] & self.begun, self.usable[period] & self.begun
-        before = np.exp(np.clip(self.level + self.week[slot], -30, 40))
+        before = np.exp(self.level + self.week[slot])
         unsure = self.level_variance + self.week_variance[slot]
         is_event = self.has_event[period]
         lift: Floats | np.float32 = np.float32(0)
@@ -263,10 +315,11 @@ class _Block:
             lift = predicted[of]
             before = before * np.exp(self.strength * lift)
             more = np.float32(0.02) * event_of[of]
-        total = self._noise(period, before, exposure) + unsure
+        noise = self._noise(period, before, exposure)
+        total = noise + unsure
 
         value = np.where(judged, self.value[period], before)
-        ratio = np.clip(np.log((value + half) / (before + half)), -_LOG_BOUND, _LOG_BOUND)
+        ratio = _within(np.log((value + half) / (before + half)), -_LOG_BOUND, _LOG_BOUND)
         weight = (learns & (self.seen >= _KNOWN)) / (total + more)
         common, information, others, behind = self._common(ratio, weight, np.sqrt(total) * BOUND)
         shown = np.maximum(1 - 1 / np.maximum(others * others * behind, np.float32(1e-6)), 0)
@@ -280,17 +333,21 @@ class _Block:
         variance += np.where(has_peers, (shown > 0) / np.maximum(behind, 1), 0)
         if is_event:
             variance += np.where(has_peers, 0, (doubt[of] * self.strength) ** 2)
+            variance += np.float32(self.tuning.event_margin**2) * event_of[of]
         spread = np.sqrt(variance)
-        z = 2 * (np.sqrt(value / expected) - 1) / spread + np.minimum(spread, 2) / 4
+        power = np.maximum(np.float32(0.5) - np.float32(0.5) * self.own / noise, LEAST_POWER)
+        z = np.expm1(power * (ratio - self.strength * forgiven)) / (power * spread)
+        z += (1 - power) / 2 * np.minimum(spread, 2)
         group_spread = np.sqrt(self.group_variance + 1 / np.maximum(information, 1e-6) + doubt * doubt)
         return _Now(
             judged=judged,
             learns=learns,
             expected=expected,
             spread=spread,
+            power=power,
             z=z,
-            bounded=np.where(judged, np.clip(z, -BOUND, BOUND), 0),
-            shock=np.where(has_peers, (common / group_spread)[of], 0),
+            bounded=np.where(judged, _within(z, -BOUND, BOUND), 0),
+            shock=np.where(np.add.reduceat(weight > 0, self.starts, dtype=np.int32) > 1, common / group_spread, 0),
             ratio=ratio + self.strength * lift,
             forgiven=forgiven,
             moved=moved,
@@ -304,7 +361,7 @@ class _Block:
         t, slot, learns = self.tuning, self.slot[period], now.learns
         loud = np.abs(now.moved) >= _LOUD
         calm = learns & ~loud
-        followed = self.strength * np.clip(now.forgiven, -_FOLLOWED, _FOLLOWED)
+        followed = self.strength * _within(now.forgiven, -_FOLLOWED, _FOLLOWED)
         gain = learns / now.noise
         event_of = self.is_event[:, period]
         if self.has_event[period]:
@@ -320,7 +377,7 @@ class _Block:
 
         pull = now.bounded * now.spread
         level_gain = gain * self.level_variance
-        self.level += np.clip(level_gain * (pull + followed), -1, 1)
+        self.level += _within(level_gain * (pull + followed), -1, 1)
         self.run += learns * np.where(np.abs(now.bounded) >= BOUND, np.float32(1), -np.minimum(self.run, 1))
         move = (self.own * t.memory**2 + t.least_move**2) / self.day_length
         move += (learns & (self.run >= t.let_go_after * self.day_length**0.5)) * np.float32(t.let_go**2)
@@ -334,7 +391,7 @@ class _Block:
         known = self.seen - len(self.week)  # before each slot has been seen once, residuals are ignorance and not noise
         rate = (calm & (known >= 0)) * np.maximum(1 / (np.maximum(known, 0) + 8), t.scale_memory / self.day_length**0.5)
         surprise = np.minimum(np.where(now.judged, now.z * now.z, 1), 9) - 1
-        self.own = np.clip(self.own + rate * surprise * now.spread * now.spread, 0.01**2, 4.0)
+        self.own = _within(self.own + rate * surprise * now.spread * now.spread, 0.01**2, 4.0)
         self.seen += learns
 
     def _begin(self, value: Floats, fresh: BoolArray, half: Floats | np.float32) -> None:
@@ -380,10 +437,10 @@ class _Block:
         square = by * self.strength
         information = np.add.reduceat(square, starts)
         least = np.maximum(information, np.float32(1e-6))
-        common = np.add.reduceat(by * np.clip(ratio, np.float32(-0.7), np.float32(0.7)), starts) / least
+        common = np.add.reduceat(by * _within(ratio, np.float32(-0.7), np.float32(0.7)), starts) / least
         for _ in range(2):
             center = self.strength * common[of]
-            bounded = by * (center + np.clip(ratio - center, -bound, bound))
+            bounded = by * (center + _within(ratio - center, -bound, bound))
             common = np.add.reduceat(bounded, starts) / least
         whole = information[of]
         rest = whole - square
@@ -395,7 +452,7 @@ class _Block:
         """The lift of a day of an event is what the group did; earlier times count half as much each."""
         rows = np.flatnonzero(is_event)
         number, phase = self.lift_no[rows, period], self.phase[rows, period]
-        total = np.clip(now.predicted[rows] + now.common[rows], -_LIFT_BOUND, _LIFT_BOUND)
+        total = _within(now.predicted[rows] + now.common[rows], -_LIFT_BOUND, _LIFT_BOUND)
         seen = 0.5 * self.lift_seen[rows, number]
         self.lift[rows, number] = (seen * self.lift[rows, number] + total) / (seen + 1)
         self.lift_seen[rows, number] = seen + 1
@@ -409,11 +466,11 @@ class _Block:
         exact = loud / (now.noise + np.float32(0.02))
         self.strength_weight += exact * moved * moved
         most = np.abs(moved) / 2
-        miss = np.clip(now.ratio - self.strength * moved, -most, most)
+        miss = _within(now.ratio - self.strength * moved, -most, most)
         step = exact * moved * miss / self.strength_weight
-        self.strength = np.clip(self.strength + step, 0, 2.5)
+        self.strength = _within(self.strength + step, 0, 2.5)
         number = np.add.reduceat(loud.astype(np.float32), self.starts)
         surprise = np.add.reduceat(np.where(loud, now.bounded * now.bounded / 0.94 - 1, 0), self.starts)
         rate = np.float32(0.1) * number / (number + 10)
         change = np.exp(rate * surprise / np.maximum(number, 1))
-        self.event_noise = np.clip(self.event_noise * change, 0.05**2, 0.6**2)
+        self.event_noise = _within(self.event_noise * change, 0.05**2, 0.6**2)
