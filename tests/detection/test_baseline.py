@@ -99,9 +99,7 @@ def test_nothing_later_changes_a_judgement():
 
 def test_a_series_does_not_depend_on_other_groups():
     one, other = make_panel(seed=1), make_panel(seed=2, mean=20)
-    both = Panel(
-        np.vstack([one.numerator, other.numerator]), one.slot, np.concatenate([one.group, other.group + 1])
-    )
+    both = Panel(np.vstack([one.numerator, other.numerator]), one.slot, np.concatenate([one.group, other.group + 1]))
     assert np.allclose(judge(both).p_value[:30], judge(one).p_value, rtol=1e-3)
 
 
@@ -197,6 +195,8 @@ def test_past_incidents_do_not_make_the_tail_fat():
 
 def test_small_counts_are_noisier_than_large_ones_and_shares_less():
     whole, no = np.ones(3, dtype=bool), np.zeros(3, dtype=bool)
-    noise = relative_noise(np.array([1.0, 100.0, 0.5]), np.array([1.0, 1.0, 100.0]), whole, np.array([False, False, True]))
+    noise = relative_noise(
+        np.array([1.0, 100.0, 0.5]), np.array([1.0, 1.0, 100.0]), whole, np.array([False, False, True])
+    )
     assert noise.tolist() == pytest.approx([1.0, 0.01, 0.01])
     assert relative_noise(np.array([5.0]), np.array([25.0]), no[:1], no[:1])[0] == pytest.approx(0.04)
