@@ -1,14 +1,19 @@
 """Stores for tests: a new SQLite file, or a database of its own on the PostgreSQL of this machine.
 
-A test kills processes, never the machine, so no commit has to wait for the disk.
+A test kills processes, never the machine, so no commit has to wait for the disk. The schema is migrated once per process
+and copied from there; what migrating does is tested in test_database and test_carry_over, on databases that begin empty.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +26,29 @@ from metrics_pipeline.store.database import open_url
 POSTGRES = os.environ.get("METRICS_TEST_POSTGRES", "postgresql+psycopg2://postgres@127.0.0.1:5432/test")
 
 
+@cache
+def sqlite_template() -> Path:
+    """An empty store with the schema of now, to be copied."""
+    folder = Path(tempfile.mkdtemp(prefix="metrics_store_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    store = open_url(f"sqlite:///{folder / 'store.db'}")
+    with store.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    store.close()
+    return folder / "store.db"
+
+
+def new_home(home: Path) -> Path:
+    """The folder of an installation with an empty store in it: the first command there migrates nothing."""
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(sqlite_template(), home / "store.db")
+    return home
+
+
 @contextmanager
 def sqlite_store(folder: Path) -> Iterator[Store]:
+    if not (folder / "store.db").exists():
+        new_home(folder)
     store = open_url(f"sqlite:///{folder / 'store.db'}")
     store.close()
 
@@ -37,13 +63,13 @@ def sqlite_store(folder: Path) -> Iterator[Store]:
 
 
 @contextmanager
-def postgres_url() -> Iterator[str]:
+def postgres_url(*, template: str = "template1") -> Iterator[str]:
     """The URL of a new database, dropped afterwards; skips where there is no server or no driver."""
     name = f"metrics_{uuid.uuid4().hex[:12]}"
     try:
         admin = sa.create_engine(POSTGRES, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 3})
         with admin.connect() as connection:
-            connection.execute(sa.text(f"CREATE DATABASE {name}"))
+            connection.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {template}"))
             connection.execute(sa.text(f"ALTER DATABASE {name} SET synchronous_commit = off"))
     except ModuleNotFoundError as error:
         pytest.skip(f"no PostgreSQL driver: {error.name} is not installed")
@@ -57,9 +83,19 @@ def postgres_url() -> Iterator[str]:
         admin.dispose()
 
 
+@cache
+def postgres_template() -> str:
+    """The name of a database with the schema of now, to be copied; dropped when this process ends."""
+    held = postgres_url()
+    url = held.__enter__()
+    atexit.register(held.__exit__, None, None, None)
+    open_url(url).close()  # nobody may be connected to a template
+    return str(sa.engine.make_url(url).database)
+
+
 @contextmanager
 def postgres_store() -> Iterator[Store]:
-    with postgres_url() as url:
+    with postgres_url(template=postgres_template()) as url:
         store = open_url(url)
         try:
             yield store
