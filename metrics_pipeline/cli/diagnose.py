@@ -27,6 +27,7 @@ from metrics_pipeline.cli.output import (
 )
 
 if TYPE_CHECKING:
+    from metrics_pipeline.advice.told import Told
     from metrics_pipeline.cli.door import CliDoor
     from metrics_pipeline.diagnosis.model import Diagnosis
     from metrics_pipeline.diagnosis.words import Named
@@ -161,8 +162,10 @@ def _show(door: CliDoor, found: Diagnosis, locale: Literal["zh", "en"], plot: Pa
             plot.write_text(drawn.svg(), encoding="utf-8")
         else:
             plot.write_bytes(drawn.png())
+    told, currency = _advice(door, found), door.settings.installation.currency
     if as_json:
-        print_json({**found.to_json(), "evidence": {k: list(v) for k, v in found.evidence().items()}})
+        evidence = {name: list(values) for name, values in found.evidence().items()}
+        print_json({**found.to_json(), "evidence": evidence, **told.as_json(currency=currency)})
         return
     screen = console()
     screen.print(Text(wording.title(), style="bold"))
@@ -172,8 +175,28 @@ def _show(door: CliDoor, found: Diagnosis, locale: Literal["zh", "en"], plot: Pa
     for label, text in wording.rows():
         table.add_row(label, Text(text))
     screen.print(table)
+    titles = {"zh": ("建议", "类似报警"), "en": ("What to do", "Similar before")}[locale]
+    for title, lines in zip(titles, (told.lines(locale, currency=currency), told.memory(locale)), strict=True):
+        if lines:
+            screen.print(Text(title, style="bold"))
+            for number, line in enumerate(lines, 1):
+                typer.echo(f"{number}. {line}")
     if plot is not None:
         say(f"Picture: {plot}")
+
+
+def _advice(door: CliDoor, found: Diagnosis) -> Told:
+    """What to do about what was found, and how similar alerts were handled, as whoever asks may see it."""
+    from metrics_pipeline.advice.attach import advise_on_diagnosis
+    from metrics_pipeline.advice.load import load_playbook
+    from metrics_pipeline.alerts.notice import RuleCard
+    from metrics_pipeline.store import dispatch
+
+    entries = load_playbook(door.settings.rules_dir).entries.values()
+    with door.store.reading() as connection:
+        cards = {rule: RuleCard.from_json(card) for rule, card in dispatch.cards(connection).items()}
+        told = advise_on_diagnosis(connection, found, entries, door.library, cards, now=door.now)
+    return told.seen_by(door.sight)
 
 
 def _names(door: CliDoor) -> dict[str, Named]:

@@ -17,6 +17,7 @@ from metrics_pipeline.advice.evidence import AlertFacts
 from metrics_pipeline.advice.load import load_playbook
 from metrics_pipeline.advice.text import advice_text, for_everybody
 from metrics_pipeline.alerts.notice import RuleCard
+from metrics_pipeline.diagnosis.attach import Red
 from metrics_pipeline.diagnosis.model import Diagnosis
 from metrics_pipeline.orchestration.judging import cards
 from metrics_pipeline.orchestration.resources import Project
@@ -40,7 +41,7 @@ class Advised:
 
 
 def advice_on_rules(
-    project: Project, evaluations: Iterable[Evaluations], diagnoses: Mapping[str, Diagnosis] | None = None
+    project: Project, evaluations: Iterable[Evaluations], diagnoses: Mapping[Red, Diagnosis] | None = None
 ) -> dict[str, str]:
     """Rule → the advice on its worst slice as Markdown, without confidential values; {} when it cannot be found.
 
@@ -65,7 +66,7 @@ def advice_on_rules(
                     project.catalogue.metrics,
                     known,
                     beside=Beside.of(breaching),
-                    diagnoses=diagnoses or {},
+                    diagnoses=_of_episodes(worst.values(), diagnoses or {}),
                     now=project.now(),
                 )
         finally:
@@ -84,6 +85,11 @@ def advice_on_rules(
         for one in worst.values()
         if found.advice[one.episode]
     }
+
+
+def _of_episodes(alerts: Iterable[AlertFacts], diagnoses: Mapping[Red, Diagnosis]) -> dict[str, Diagnosis]:
+    places = {one.episode: Red(one.metric, one.dimension, one.member, one.grain, one.period) for one in alerts}
+    return {key: diagnoses[place] for key, place in places.items() if place in diagnoses}
 
 
 def _breaching(evaluations: Evaluations, known: Mapping[str, RuleCard]) -> list[AlertFacts]:

@@ -97,7 +97,7 @@ def build_rule_checks(project: Project) -> list[dg.AssetChecksDefinition]:
         judgement = judge(project, run.tags, run_id=run.run_id)
         newest = {grain: judgement.newest(grain) for grain in {rule.grain for rule in rules}}
         judged_by = _judged_by(project, newest.values())
-        advice = advice_on_rules(project, newest.values())
+        advice = advice_on_rules(project, newest.values(), diagnosed(project, judgement).diagnoses)
         summaries = {(grain, summary.rule): summary for grain, found in newest.items() for summary in found.summary()}
         for key in sorted(context.selected_asset_check_keys, key=lambda one: (one.asset_key.path, one.name)):
             group = grouped[key]

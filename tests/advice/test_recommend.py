@@ -80,6 +80,15 @@ SCENARIOS = {
         "switch_payment_method",
         "alipay",
     ),
+    "payments take the sales": (
+        evidence_of(
+            make_alert("orders_paid", "down", dimension="region", member="华北"),
+            None,
+            [Firing("payment_conversion_rate", "all", "all", "red", "down", 0.61, 0.93)],
+        ),
+        "payments_take_sales",
+        "payment conversion",
+    ),
     "refunds of a category surge": (
         evidence_of(make_alert("refunded_orders", "up", dimension="category", member="美妆"), None),
         "review_category_refunds",
