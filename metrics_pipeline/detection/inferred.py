@@ -4,7 +4,7 @@ Of each series and day the ratio to the median of the same weekday in the four w
 candidate when three fifths of at least `LEAST_SERIES` peers rose by more than two of their own standard deviations, and
 the median of them by more than three of its own and at least a tenth. Candidates of at most `LONGEST` days after which
 the level is back are a promotion in shape; what stays is a level shift. A day on which everything is twice as much and
-nothing varies is a duplicate load. Who is asked: all series of the shop, and those of each category apart, so a
+nothing varies is a duplicate load; a day after one on which little came is the rest of that day. Thin series are not asked. Who is asked: all series of the shop, and those of each category apart, so a
 promotion of one category is found as such. `recurring` finds the rule by which such days return.
 
 The history is looked at from both sides, so this is no detector of a night; it proposes what a person may enter.
@@ -30,6 +30,10 @@ RISEN = 2.0
 """Standard deviations of a series from which it has risen."""
 TOGETHER = 3.0
 """The same of the median of all."""
+NOISIEST = 0.35
+"""Spread of log(value / expected) from which a series is too thin to say anything."""
+HELD_UP = 0.6
+"""Where the day before brought less than this, a rise is what had been held up: payments that are approved again."""
 LONGEST = 10
 SIDE_DAYS = 3
 """Days before and after in which people who wait, or have bought, show."""
@@ -104,6 +108,7 @@ def infer(values: FloatArray, first: date, known: BoolArray, groups: Mapping[Aff
     """
     logs = _log_ratios(values, known)
     spread = TO_DEVIATION * nanmedian(np.abs(logs), 1)
+    logs[~(spread <= NOISIEST)] = np.nan
     risen = logs > RISEN * np.maximum(spread, 0.03)[:, None]
     found: list[Inferred] = []
     explained = known.copy()
@@ -183,8 +188,10 @@ def _stretches(logs: FloatArray, risen: BoolArray, known: BoolArray) -> list[tup
         first, last = int(run[0]), int(run[-1])
         after = together[last + 1 : last + 1 + SIDE_DAYS]
         peak = int(first + np.nanargmax(together[first : last + 1]))
+        before = together[max(first - 1, 0) : first]
         back = not np.isfinite(after).any() or np.nanmedian(after) < together[peak] / 3
-        if last - first < LONGEST and back:
+        held_up = np.isfinite(before).any() and np.nanmedian(before) < np.log(HELD_UP)
+        if last - first < LONGEST and back and not held_up:
             found.append((first, last, peak))
     return found
 

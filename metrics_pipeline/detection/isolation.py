@@ -11,7 +11,8 @@ What a metric contributes is what the score loses when that metric is put to wha
 shares that add up to 1. As a detector of its own the forest is weak (`docs/quality.md`); it is for confirmation.
 
 Stated behaviour: fewer than `LEAST_DAYS` days with an expectation of a slice, or fewer than `LEAST_ROWS` days of all
-slices, or less than two metrics on the day → no opinion (NaN). A metric that is missing is taken as expected. Days of the calendar that are no
+slices, or less than two metrics on the day → no opinion (NaN). A metric that is missing, or zero on more than a
+fifth of the days, is taken as expected. Days of the calendar that are no
 baseline are not learned from; a tested day is scored by the same forest, whatever day it is.
 """
 
@@ -34,6 +35,8 @@ LEAST_ROWS = 200
 LEAST_NOISE = 0.02
 FARTHEST = 12.0
 """Standard deviations beyond which a day is only far."""
+MOST_ZEROS = 0.2
+"""Share of days at zero from which a series has no level to be far from, and is left out."""
 TAIL = 20
 
 
@@ -96,6 +99,8 @@ class History:
         forecast = expected(np.where(may, values, np.nan))
         with np.errstate(invalid="ignore", divide="ignore"):
             logs = np.log((values + 0.5) / (forecast + 0.5))
+            zeros = np.sum(values == 0, axis=2) / np.maximum(np.isfinite(values).sum(axis=2), 1)
+        logs[zeros > MOST_ZEROS] = np.nan
         return cls(values, forecast, np.where(np.isfinite(logs), logs, np.nan), may)
 
     def learned(self, until: int, *, seed: int = 0) -> Forest:

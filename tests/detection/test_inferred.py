@@ -67,6 +67,19 @@ def test_what_stays_or_hits_few_or_is_loaded_twice_is_no_promotion():
         assert looked(values) == []
 
 
+def test_what_had_been_held_up_the_day_before_is_no_promotion_and_thin_series_say_nothing():
+    values = series()
+    values[:, 249] *= 0.3
+    values[:, 250] *= 1.8
+    assert looked(values) == []
+    rng = np.random.default_rng(6)
+    thin = rng.poisson(2.0, (200, DAYS)).astype(float)
+    thick = series()
+    thick[:, 250] *= 1.8
+    (found,) = looked(np.vstack([thick, thin]), groups={(): range(224)})
+    assert (found.peak, found.series) == (FIRST + timedelta(days=250), 24)
+
+
 def test_a_promotion_of_one_category_is_of_that_category():
     values = series(30)
     values[:6, 250] *= 2

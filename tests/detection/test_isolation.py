@@ -79,10 +79,18 @@ def test_few_days_few_rows_or_one_metric_are_no_opinion():
     values[:, 4, : NOW - 40] = np.nan
     values[:, 5] = 0.0
     found = isolation(values, NOW)
-    assert np.isnan(found.p_value[[2, 4]]).all() and np.isnan(found.contribution[:, 2]).all()
-    assert np.isfinite(found.p_value[[0, 1, 3, 5, 6, 7]]).all()
+    assert np.isnan(found.p_value[[2, 4, 5]]).all() and np.isnan(found.contribution[:, 2]).all()
+    assert np.isfinite(found.p_value[[0, 1, 3, 6, 7]]).all()
     with pytest.raises(ValueError, match="column 126"):
         isolation(values, DAYS)
+
+
+def test_a_metric_that_is_mostly_zero_contributes_nothing():
+    values = shop()
+    values[4] = np.random.default_rng(3).poisson(0.3, values[4].shape)
+    values[4, 3, NOW] = 6
+    found = isolation(values, NOW)
+    assert (found.contribution[4] == 0).all() and np.isfinite(found.p_value).all()
 
 
 def test_promotions_are_not_learned_from():

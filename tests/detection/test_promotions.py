@@ -89,7 +89,7 @@ def test_a_stretch_of_the_calendar_is_arrays():
     assert [found.events[no] if no >= 0 else "" for no in found.event_no] == ["", "sale", "sale", "sale", ""]
     assert [list(PHASES)[no] if no >= 0 else "" for no in found.phase_no] == ["", "before", "main", "after", ""]
     assert found.day_in_event.tolist() == [0, -1, 0, 1, 0]
-    assert found.widening.tolist() == [0, 0.3, 1.5, 0.2, 0]
+    assert found.widening.tolist() == [0, 0.2, 1.5, 0.2, 0]
     assert found.is_baseline.tolist() == [True, True, False, False, True]
     assert found.former_no.tolist() == [NO_DAY, 1 - 365, 2 - 365, 3 - 365, NO_DAY]
     with pytest.raises(ValueError, match="end"):
