@@ -152,7 +152,7 @@ def test_many_slices_cost_little():
     many = replace(observed, values=np.tile(observed.values, (1, 100, 1)))
     clock = time.process_time()
     completeness(many, NOW)
-    assert time.process_time() - clock < 1.5
+    assert time.process_time() - clock < 4
 
 
 def test_every_verdict_has_its_words_in_both_languages():

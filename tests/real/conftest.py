@@ -57,10 +57,11 @@ class Home:
     def promotions(self) -> Sequence[PromotionDay]:
         return seeds_of(self.settings).promotions
 
-    def replay(self, first: date, last: date) -> Replay:
-        """What the shipped rules would have said from `first` to `last`, both included."""
+    def replay(self, first: date, last: date, *, promotions: Sequence[PromotionDay] | None = None) -> Replay:
+        """What the shipped rules would have said from `first` to `last`, both included; default: with the calendar."""
         until = last + timedelta(days=1)
-        return replay(self.published, self.rules, first, until, promotions=self.promotions)
+        days = self.promotions if promotions is None else promotions
+        return replay(self.published, self.rules, first, until, promotions=days)
 
     def rehearse(self, first: date, last: date, *, hours: bool = True) -> Rehearsal:
         """What people would have received from the shipped rules and routes, `first` to `last`, both included."""

@@ -70,11 +70,7 @@ def assert_nothing_is_said_twice(found) -> None:
 
 @on_olist
 def test_the_known_events_of_the_marketplace_are_told_the_next_morning(olist_messages):
-    black_friday = on(olist_messages, date(2017, 11, 25))
-    assert {(one.rule, one.reason, one.tier) for one in black_friday} == {
-        ("orders_anomaly", "first", "red"),
-        ("gmv_anomaly", "first", "red"),
-    }
+    assert not on(olist_messages, date(2017, 11, 25)), "Black Friday is in the calendar"
     late = of(olist_messages, "late_delivery_rate_high", date(2018, 3, 1), date(2018, 4, 30))
     assert (late[0], late[1]) == ((date(2018, 3, 20), "first", "yellow"), (date(2018, 3, 23), "escalated", "red"))
     assert late[-1][:2] == (date(2018, 4, 11), "all_resolved"), "one alert, told until the week after the crisis"
@@ -111,10 +107,12 @@ def test_the_controls_are_silent(olist_messages):
 
 @on_olist
 def test_a_rate_per_paid_order_is_not_told_while_payments_stop(olist_messages):
-    """2018-05-17: 127 approvals instead of 370, and as many complaints as ever."""
-    held = [one for one in olist_messages.untold if one.first_period == datetime(2018, 5, 17)]
-    assert [one.rule for one in held] == ["complaint_rate_high"]
-    assert [one.rule for one in on(olist_messages, date(2018, 5, 18))] == ["payment_conversion_drop"]
+    stops = [one for one in olist_messages.told if one.rule == "payment_conversion_drop" and one.began_at is not None]
+    assert len(stops) > 5
+    for stop in stops:
+        during = [one for one in olist_messages.messages if stop.began_at <= one.at <= stop.ended_at]
+        begun = {one.rule for one in during if one.reason == "first"}
+        assert not begun & {"complaint_rate_high", "refund_rate_surge"}, stop
 
 
 @on_olist
@@ -122,9 +120,9 @@ def test_a_person_of_the_marketplace_gets_no_more_than_what_the_document_lists(o
     assert not olist_messages.errors
     counts = list(olist_messages.per_day.values())
     assert olist_messages.receivers["file"]["median"] == 0
-    assert len(olist_messages.messages) <= 69
+    assert len(olist_messages.messages) <= 62
     assert max(counts) <= 2
-    assert sum(1 for count in counts if count) <= 65
+    assert sum(1 for count in counts if count) <= 59
     assert set(olist_messages.reasons) <= {"first", "all_resolved", "repeat", "escalated", "new_alerts"}
     assert_each_beginning_has_one_end(olist_messages)
     assert_nothing_is_said_twice(olist_messages)
@@ -165,6 +163,6 @@ def test_a_person_of_the_shop_gets_no_more_than_what_the_document_lists(merch_st
     assert merch_store_messages.receivers["file"]["median"] == 0
     assert len(merch_store_messages.messages) <= 29
     assert max(counts) <= 3
-    assert sum(1 for count in counts if count) <= 19
+    assert sum(1 for count in counts if count) <= 20
     assert_each_beginning_has_one_end(merch_store_messages)
     assert_nothing_is_said_twice(merch_store_messages)

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 
+import numpy as np
 import pytest
 
+from metrics_pipeline.cli.calendar import METRICS
+from metrics_pipeline.detection.inferred import infer
 from metrics_pipeline.rules.evaluate import evaluate
+from metrics_pipeline.rules.peers import daily_series
 
 pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 on_olist = pytest.mark.xdist_group("olist")
@@ -17,17 +21,40 @@ on_merch_store = pytest.mark.xdist_group("merch_store")
 
 
 @on_olist
-def test_black_friday_is_seen_in_orders_and_turnover_and_not_in_order_value(olist_replay, fired_on):
-    found = fired_on(olist_replay, date(2017, 11, 24))
+def test_black_friday_is_quiet_because_it_is_in_the_calendar(olist, olist_replay):
+    around = [
+        one for one in olist_replay.episodes if datetime(2017, 11, 20) <= one.first_breach <= datetime(2017, 12, 1)
+    ]
+    assert not around
+    days = {day.date for day in olist.promotions if day.event == "black_friday" and day.kind == "main"}
+    assert days >= {date(2016, 11, 25), date(2017, 11, 24)}
+
+
+@on_olist
+def test_a_black_friday_that_nobody_entered_is_seen_in_orders_and_turnover_and_not_in_order_value(olist, fired_on):
+    others = [day for day in olist.promotions if day.event != "black_friday"]
+    replayed = olist.replay(date(2017, 11, 20), date(2017, 11, 30), promotions=others)
+    found = fired_on(replayed, date(2017, 11, 24))
     for rule in ("orders_anomaly", "gmv_anomaly"):
         alert = found[rule, "all"]
         assert (alert.tier, alert.worst_observed > 0) == ("red", True)
     assert found["orders_anomaly", "all"].worst_value == 1176
-    assert not [alert for alert in olist_replay.episodes if alert.rule == "order_value_anomaly" and _meets(alert, 24)]
+    assert "order_value_anomaly" not in {one.rule for one in replayed.episodes}
 
 
-def _meets(alert, day: int) -> bool:
-    return alert.first_breach <= datetime(2017, 11, day) <= alert.last_breach
+@on_olist
+def test_a_black_friday_that_nobody_entered_is_proposed_for_entry(olist):
+    first, last = date(2017, 8, 1), date(2018, 2, 28)
+    series = daily_series(olist.published, METRICS, first, last)
+    known = np.array(
+        [
+            any(day.date == first + timedelta(days=n) and day.event != "black_friday" for day in olist.promotions)
+            for n in range(series.values.shape[1])
+        ]
+    )
+    whole = [one for one in infer(series.values, first, known, series.groups) if not one.affects]
+    assert [(one.first, one.peak) for one in whole] == [(date(2017, 11, 24), date(2017, 11, 24))]
+    assert whole[0].last >= date(2017, 11, 27)
 
 
 @on_olist
