@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 import pytest
 
 from metrics_pipeline.access.viewer import everybody
+from metrics_pipeline.advice.attach import attach
+from metrics_pipeline.advice.load import load_playbook
+from metrics_pipeline.advice.told import told_of
 from metrics_pipeline.alerts.cards import cards_of
 from metrics_pipeline.alerts.sight import Sight
+from metrics_pipeline.alerts.story import story_of
 from metrics_pipeline.alerts.work_orders import close_order, list_orders
 from metrics_pipeline.followup.answers import read_answers
 from metrics_pipeline.followup.effect import measure_all
@@ -27,7 +32,7 @@ from metrics_pipeline.rule_tests import run_file
 from metrics_pipeline.rules.load import load_rules
 from metrics_pipeline.rules.replay import Label, compatible, read_labels, replay, slice_of
 from metrics_pipeline.rules.seeds import read_seeds
-from metrics_pipeline.settings import Installation, Settings, write_installation
+from metrics_pipeline.settings import PROJECT_ROOT, Installation, Settings, write_installation
 from metrics_pipeline.store import Store, open_store
 from metrics_pipeline.store.audit import Caller
 from metrics_pipeline.warehouse.build import connect_build
@@ -43,6 +48,8 @@ pytestmark = pytest.mark.slow
 DAYS, LAST = 290, date(2025, 12, 14)
 FIRST_QUARTER = date(2025, 6, 1), date(2025, 9, 6)
 SECOND_QUARTER = date(2025, 9, 7), date(2025, 12, 13)
+BURNT = date(2025, 8, 20)
+"""A day on which an ad channel burns money."""
 RULES = """\
 # What a team writes on its first day: a change against last week, by feeling.
 groups:
@@ -103,6 +110,7 @@ def ground(tmp_path_factory) -> Ground:
     settings.rules_dir.mkdir()
     (settings.rules_dir / "first.yml").write_text(RULES, "utf-8")
     (settings.rules_dir / "first.test.yml").write_text(TESTS, "utf-8")
+    shutil.copy(PROJECT_ROOT / "alert_rules" / "_playbook.yml", settings.rules_dir)
     _build(settings)
     return Ground(
         settings.rules_dir,
@@ -160,6 +168,18 @@ def belongs(row, incident: Label, metric: str) -> bool:
     )
 
 
+def advise(store: Store, ground: Ground, day: date) -> list[str]:
+    """The playbook's advice on what fires after the night that judged a day."""
+    rules = load_rules(ground.rules_dir, ground.catalogue, ground.seeds).rules
+    entries = load_playbook(ground.rules_dir, metrics=ground.catalogue.metrics).entries.values()
+    metrics = ground.catalogue.metrics
+    now = instant(day + timedelta(days=1))
+    advised = attach(store, entries, metrics, cards_of(rules, metrics), now=now)
+    with store.reading() as connection:
+        found = told_of(connection, advised, now=now)
+    return [line for one in found.values() for line in one.lines("en")]
+
+
 def answer(store: Store, ground: Ground, quarter: tuple[date, date]) -> None:
     """People close the work orders of a quarter with what they found; every fifth they leave open."""
     metrics = {rule.id: rule.metric for rule in load_rules(ground.rules_dir, ground.catalogue, ground.seeds).rules}
@@ -190,8 +210,14 @@ def rule_tests(ground: Ground):
 
 
 def test_answers_of_one_quarter_make_the_next_one_quieter_and_no_incident_is_lost(store, ground, tmp_path):
-    live(store, ground, FIRST_QUARTER)
+    first, last = FIRST_QUARTER
+    live(store, ground, (first, BURNT))
+    assert any("Pause ad channel xiaohongshu" in line for line in advise(store, ground, BURNT))
+    live(store, ground, (BURNT + timedelta(days=1), last))
     answer(store, ground, FIRST_QUARTER)
+    burnt = story_of(store, f"ad_spend_rose{{ad_channel=xiaohongshu}}@{BURNT}T00:00", now=instant(last))
+    [order] = burnt.orders
+    assert [event.what for event in order.events][:2] == ["opened", "advised"] and order.order.close_reason == "fixed"
     later = instant(SECOND_QUARTER[0])
     first = quality(store, ground, FIRST_QUARTER)
     assert sum(one.answered for one in first.values()) > 100
@@ -219,7 +245,7 @@ def test_answers_of_one_quarter_make_the_next_one_quieter_and_no_incident_is_los
     ]
     assert noise[1] < 0.6 * noise[0]
     expected = would_have_told(ground, tmp_path)
-    assert len(expected) >= 5 and expected - told_of(store, ground) == set()
+    assert len(expected) >= 5 and expected - incidents_told(store, ground) == set()
     told = quality(store, ground, SECOND_QUARTER)
     assert sum(one.false for one in told.values()) < 0.6 * sum(one.false for one in first.values())
     look = look_at_week(
@@ -229,7 +255,7 @@ def test_answers_of_one_quarter_make_the_next_one_quieter_and_no_incident_is_los
     assert "近 90 天采纳的修改与效果" in page and "a quarter of noise" in page
 
 
-def told_of(store: Store, ground: Ground) -> set[str]:
+def incidents_told(store: Store, ground: Ground) -> set[str]:
     """The incidents of the second quarter that somebody was told of."""
     metrics = {rule.id: rule.metric for rule in load_rules(ground.rules_dir, ground.catalogue, ground.seeds).rules}
     with store.reading() as connection:
