@@ -22,6 +22,7 @@ from metrics_pipeline.alerts.notice import Notice, RuleCard, Series
 from metrics_pipeline.alerts.sight import Sight
 from metrics_pipeline.delivery.guard import masked as masked_notice
 from metrics_pipeline.delivery.standing import masked
+from metrics_pipeline.diagnosis.attached import UNEXPLAINED, Explained, explained_of
 from metrics_pipeline.store import dispatch
 from metrics_pipeline.store import work_orders as order_rows
 from metrics_pipeline.store.bulk import among, chunks
@@ -74,6 +75,8 @@ class Case:
     """Further alerts of the incident: rule, dimension, member."""
     advice: Told = NO_ADVICE
     """What was advised, and how similar alerts were handled."""
+    cause: Explained = UNEXPLAINED
+    """Why its value was what it was, by the diagnosis kept with it."""
     series: Series | None = field(default=None, repr=False)
 
     @property
@@ -103,6 +106,7 @@ class Case:
             "said_by": self.said_by,
             "incident": self.incident,
             "others": [list(one) for one in self.others],
+            "cause": self.cause.as_json(),
             **self.advice.as_json(currency=self.card.currency),
             "order": None
             if order is None
@@ -135,8 +139,14 @@ def cases_of(
     ordered = sorted(merged, key=lambda one: (one.tier != "red", one.outcome != "true", one.opened_at, one.key))
     series = _series(connection, [one.key for one in ordered[:pictures]], sight)
     advice = told_of(connection, [one.key for one in ordered], now=now)
+    causes = explained_of(connection, [one.key for one in ordered])
     return [
-        replace(one, series=series.get(one.key), advice=advice.get(one.key, NO_ADVICE).seen_by(sight))
+        replace(
+            one,
+            series=series.get(one.key),
+            advice=advice.get(one.key, NO_ADVICE).seen_by(sight),
+            cause=causes.get(one.key, UNEXPLAINED).seen_by(sight),
+        )
         for one in ordered
     ]
 

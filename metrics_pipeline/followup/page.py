@@ -150,6 +150,8 @@ def case_view(case: Case, paper: Paper) -> dict[str, Any]:
     more = len(case.others) - len(others)
     if others:
         facts.append((paper("others"), ", ".join(others) + (f" +{more}" if more else "")))
+    if cause := case.cause.line(paper.locale):
+        facts.append((paper("cause"), cause))
     summary = case.card.annotations.get("summary_zh" if zh else "summary", "")
     return {
         "key": case.key,

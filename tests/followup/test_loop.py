@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from metrics_pipeline.access.viewer import everybody
 from metrics_pipeline.advice.attach import attach
@@ -16,6 +17,10 @@ from metrics_pipeline.alerts.cards import cards_of
 from metrics_pipeline.alerts.sight import Sight
 from metrics_pipeline.alerts.story import story_of
 from metrics_pipeline.alerts.work_orders import close_order, list_orders
+from metrics_pipeline.diagnosis.attach import Red, diagnose_all, keep
+from metrics_pipeline.diagnosis.attached import explained_of
+from metrics_pipeline.diagnosis.diagnose import Context
+from metrics_pipeline.diagnosis.words import Named
 from metrics_pipeline.followup.answers import read_answers
 from metrics_pipeline.followup.effect import measure_all
 from metrics_pipeline.followup.page import Paper, week_html
@@ -35,6 +40,7 @@ from metrics_pipeline.rules.seeds import read_seeds
 from metrics_pipeline.settings import PROJECT_ROOT, Installation, Settings, write_installation
 from metrics_pipeline.store import Store, open_store
 from metrics_pipeline.store.audit import Caller
+from metrics_pipeline.store.tables import alert_instances
 from metrics_pipeline.warehouse.build import connect_build
 from metrics_pipeline.warehouse.extent import covered_until
 from metrics_pipeline.warehouse.load import load
@@ -48,7 +54,7 @@ pytestmark = pytest.mark.slow
 DAYS, LAST = 290, date(2025, 12, 14)
 FIRST_QUARTER = date(2025, 6, 1), date(2025, 9, 6)
 SECOND_QUARTER = date(2025, 9, 7), date(2025, 12, 13)
-BURNT = date(2025, 8, 20)
+BURNT = date(2025, 7, 2)
 """A day on which an ad channel burns money."""
 RULES = """\
 # What a team writes on its first day: a change against last week, by feeling.
@@ -82,6 +88,12 @@ groups:
         why_zh: 付不了款就不会买。
         metric: payment_conversion_rate
         yellow_if: "< -0.05"
+      - alert: ad_budget_rose
+        why: Money that burns.
+        why_zh: 广告费异常上涨。
+        metric: ad_spend
+        yellow_if: "> 0.25"
+        red_if: "> 0.4"
       - alert: ad_spend_rose
         why: Money that burns.
         why_zh: 广告费异常上涨。
@@ -168,13 +180,29 @@ def belongs(row, incident: Label, metric: str) -> bool:
     )
 
 
+def diagnose_red(store: Store, ground: Ground, rules, day: date):
+    """The causes of what is red after the night that judged a day, kept with its episodes."""
+    now = instant(day + timedelta(days=1))
+    metrics = ground.catalogue.metrics
+    by_rule = {rule.id: rule.metric for rule in rules}
+    with store.reading() as connection:
+        query = sa.select(alert_instances).where(alert_instances.c.tier == "red")
+        rows = connection.execute(query.where(alert_instances.c.episode.is_not(None))).all()
+    reds = {Red(by_rule[one.rule], one.dimension, one.member, one.grain, one.data_period) for one in rows}
+    context = Context(ground.catalogue, ground.seeds.promotions)
+    found = diagnose_all(ground.published, context, reds, now=now)
+    names = {one.id: Named(one.name_zh, one.name_en, one.unit, "CNY") for one in metrics.values()}
+    return keep(store, found, by_rule, names, data_version=ground.published.version, now=now)
+
+
 def advise(store: Store, ground: Ground, day: date) -> list[str]:
     """The playbook's advice on what fires after the night that judged a day."""
     rules = load_rules(ground.rules_dir, ground.catalogue, ground.seeds).rules
+    diagnoses = diagnose_red(store, ground, rules, day)
     entries = load_playbook(ground.rules_dir, metrics=ground.catalogue.metrics).entries.values()
     metrics = ground.catalogue.metrics
     now = instant(day + timedelta(days=1))
-    advised = attach(store, entries, metrics, cards_of(rules, metrics), now=now)
+    advised = attach(store, entries, metrics, cards_of(rules, metrics), diagnoses=diagnoses, now=now)
     with store.reading() as connection:
         found = told_of(connection, advised, now=now)
     return [line for one in found.values() for line in one.lines("en")]
@@ -212,10 +240,13 @@ def rule_tests(ground: Ground):
 def test_answers_of_one_quarter_make_the_next_one_quieter_and_no_incident_is_lost(store, ground, tmp_path):
     first, last = FIRST_QUARTER
     live(store, ground, (first, BURNT))
-    assert any("Pause ad channel xiaohongshu" in line for line in advise(store, ground, BURNT))
+    assert any("Pause ad channel wechat_ads" in line for line in advise(store, ground, BURNT))
+    with store.reading() as connection:
+        [explained] = explained_of(connection, [f"ad_budget_rose{{all=all}}@{BURNT}T00:00"]).values()
+    assert "wechat_ads" in explained.line("zh")
     live(store, ground, (BURNT + timedelta(days=1), last))
     answer(store, ground, FIRST_QUARTER)
-    burnt = story_of(store, f"ad_spend_rose{{ad_channel=xiaohongshu}}@{BURNT}T00:00", now=instant(last))
+    burnt = story_of(store, f"ad_spend_rose{{ad_channel=wechat_ads}}@{BURNT}T00:00", now=instant(last))
     [order] = burnt.orders
     assert [event.what for event in order.events][:2] == ["opened", "advised"] and order.order.close_reason == "fixed"
     later = instant(SECOND_QUARTER[0])
@@ -248,11 +279,16 @@ def test_answers_of_one_quarter_make_the_next_one_quieter_and_no_incident_is_los
     assert len(expected) >= 5 and expected - incidents_told(store, ground) == set()
     told = quality(store, ground, SECOND_QUARTER)
     assert sum(one.false for one in told.values()) < 0.6 * sum(one.false for one in first.values())
-    look = look_at_week(
-        store, PEOPLE, week_of(SECOND_QUARTER[0] + timedelta(days=21)), zone=ground.zone, people={}, now=instant(LAST)
-    )
-    page = week_html(look, Paper("zh", ground.zone, "CNY"))
-    assert "近 90 天采纳的修改与效果" in page and "a quarter of noise" in page
+    pages = {
+        day: week_html(
+            look_at_week(store, PEOPLE, week_of(day), zone=ground.zone, people={}, now=instant(LAST)),
+            Paper("zh", ground.zone, "CNY"),
+        )
+        for day in (BURNT, SECOND_QUARTER[0] + timedelta(days=21))
+    }
+    burnt_page, later_page = pages.values()
+    assert explained.line("zh") in burnt_page and "暂停广告渠道 wechat_ads" in burnt_page
+    assert "近 90 天采纳的修改与效果" in later_page and "a quarter of noise" in later_page
 
 
 def incidents_told(store: Store, ground: Ground) -> set[str]:

@@ -49,4 +49,6 @@ def test_the_entry_is_one_that_the_calendar_reads_back(tmp_path):
     add_event(tmp_path, occasion.entry)
     own = load_own_calendar(tmp_path)
     assert own.problems == ()
-    assert [(day.date, day.kind) for day in own.occasions[0].days([2026])] == [(day.date, day.kind) for day in occasion.days]
+    assert [(day.date, day.kind) for day in own.occasions[0].days([2026])] == [
+        (day.date, day.kind) for day in occasion.days
+    ]
