@@ -72,6 +72,8 @@ class Installation(BaseModel):
         "sessions": ("all",),
     }
     """Metric → dimensions of which the night makes a forecast, beside those that rules ask for (docs/forecasts.md)."""
+    forecast_model: Literal["ets", "boosted"] = "ets"
+    """What makes them: smoothing, or smoothing with the global model on top (ten times the cost; docs/quality.md)."""
     seed: int = 20251111
     scale: float = 1.0
 

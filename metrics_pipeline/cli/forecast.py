@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -52,16 +52,22 @@ def forecast(  # noqa: PLR0917 - options of a command
         str | None,
         typer.Option("--origin", metavar="YYYY-MM-DD", help="As it was foreseen after this day; with what came."),
     ] = None,
+    model: Annotated[str | None, typer.Option(help="ets or boosted; default: the installation's.")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw it to this .svg or .png file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what is to be expected of a metric: mean, median and 80 % interval of each day ahead."""
+    from metrics_pipeline.forecasting.nightly import Model
+
     settings = load_settings()
     after = parse_day(origin, "--origin")
     if plot is not None and plot.suffix not in (".svg", ".png"):
         usage(f"--plot {plot} is neither .svg nor .png")
+    chosen = model or settings.installation.forecast_model
+    if chosen not in get_args(Model):
+        usage(f"--model {model!r} is not known; write {' or '.join(get_args(Model))}")
     with opened_door(settings) as door:
-        made, actual = _make(door, metric, by, member, days=days, origin=after)
+        made, actual = _make(door, metric, by, member, days=days, origin=after, model=chosen)
         rows = _rows(made, by, member, actual)
         door.read(metric, by, member, rows=len(rows))
         if not rows:
@@ -98,7 +104,7 @@ def forecast(  # noqa: PLR0917 - options of a command
 
 
 def _make(
-    door: CliDoor, metric: str, by: str, member: str | None, *, days: int, origin: date | None
+    door: CliDoor, metric: str, by: str, member: str | None, *, days: int, origin: date | None, model: Any
 ) -> tuple[Made, Actual]:
     from metrics_pipeline.access.reader import NotPublished
     from metrics_pipeline.forecasting import nightly
@@ -128,11 +134,12 @@ def _make(
         fail(f"{metric} is absent: {state.absent_en if state else 'it was never published'}")
     seeds = read_seeds(door.settings.dbt_project_dir, door.settings.installation.timezone)
     until = None if origin is None else datetime.combine(origin + timedelta(days=1), time())
-    made = nightly.make(published, Question(metric, by), seeds.promotions, horizon=days, until=until)
+    made = nightly.make(published, Question(metric, by), seeds.promotions, horizon=days, until=until, model=model)
     if made is None:
         fail(f"there is no value of {metric} by {by} to make a forecast of{' at that day' if origin else ''}")
     if member is not None and member not in made.panel.members:
-        usage(f"{metric} has no {by} {member!r}{nearest(member, made.panel.members)}")
+        some = ", ".join(made.panel.members[:5])
+        usage(f"{metric} has no {by} {member!r}{nearest(member, made.panel.members)}; there are {some}")
     return made, {} if origin is None else _actual(published, made, days)
 
 

@@ -23,7 +23,7 @@ from metrics_pipeline.forecasting import lifts
 from metrics_pipeline.forecasting.days import Days
 from metrics_pipeline.forecasting.lifts import Ahead, Lifts
 from metrics_pipeline.forecasting.scale import Scale
-from metrics_pipeline.forecasting.smoothing import States, nan_mean, season_day, smooth
+from metrics_pipeline.forecasting.smoothing import States, nan_mean, smooth
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -201,9 +201,9 @@ def conformal(
     origins = errors.shape[1]
     halves = (slice(0, origins // 2), slice(origins // 2, origins))
     scores = np.empty_like(errors)
-    whole = _mean_error(size, classes)
+    whole = mean_error(size, classes)
     for mine, other in (halves, halves[::-1]):
-        measured = _mean_error(size[:, other], classes)
+        measured = mean_error(size[:, other], classes)
         scores[:, mine] = errors[:, mine] / measured[:, None, None]
     scores[~learned.known] = np.nan
     tables, vectors = [], []
@@ -237,7 +237,7 @@ def _filled(pool: Floats) -> Floats:
     return np.nan_to_num(found)
 
 
-def _mean_error(size: Floats, classes: NDArray[np.int64]) -> Floats:
+def mean_error(size: Floats, classes: NDArray[np.int64]) -> Floats:
     """Mean absolute error of each series, held toward that of its class: (series,), above 0."""
     flat = size.reshape(len(size), -1).astype(float)
     known = np.isfinite(flat).sum(axis=1)
@@ -273,17 +273,3 @@ def _classes(values: Floats, known: NDArray[np.bool_]) -> NDArray[np.int64]:
         found = np.searchsorted(bounds, mean, side="right").astype(np.int64)
     found[np.nan_to_num(zeros) > _SPARSE] = _CLASSES - 1
     return found
-
-
-__all__ = [
-    "LEVELS",
-    "MODEL",
-    "Fit",
-    "Forecast",
-    "conformal",
-    "error_origins",
-    "errors_ahead",
-    "fit",
-    "forecast",
-    "season_day",
-]

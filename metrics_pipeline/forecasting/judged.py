@@ -71,9 +71,11 @@ def answer(
 ) -> pa.Table:
     """Rows of `SCHEMA` for every ask, series and origin with a forecast. `terms`: what is agreed for SKUs."""
     found = [SCHEMA.empty_table()]
-    of_stock = [ask for ask in asks if ask.is_stockout]
-    if of_stock:
-        found += _shelves(of_stock, panel_for, origins, promotions, terms())
+    shops: dict[str, list[Ask]] = {}
+    for ask in (ask for ask in asks if ask.is_stockout):
+        shops.setdefault(ask.metric, []).append(ask)
+    for of_shop in shops.values():
+        found += _shelves(of_shop, panel_for, origins, promotions, terms())
     grouped: dict[tuple[str, str], list[Ask]] = {}
     for ask in (ask for ask in asks if not ask.is_stockout):
         grouped.setdefault((ask.metric, ask.dimension), []).append(ask)
@@ -99,13 +101,17 @@ def _shelves(
     promotions: Sequence[PromotionDay],
     terms: Mapping[str, Term],
 ) -> list[pa.Table]:
-    """Chances to be sold out, of the SKUs that have the sample some ask wants."""
-    stock, ordered, sold = (panel_for(name, "sku") for name in (STOCK, ON_ORDER, SOLD))
-    demand = panel_for(SOLD, "category")
+    """Chances to be sold out, of the SKUs that have the sample some ask wants.
+
+    The asks are of one shop: tests of rules put several beside each other, each with a prefix before its metrics.
+    """
+    prefix = asks[0].metric.removesuffix(STOCK)
+    stock, ordered, sold = (panel_for(f"{prefix}{name}", "sku") for name in (STOCK, ON_ORDER, SOLD))
+    demand = panel_for(f"{prefix}{SOLD}", "category")
     if not stock.members or not sold.members:
         return []
     if not demand.members:
-        demand = panel_for(SOLD, "all")
+        demand = panel_for(f"{prefix}{SOLD}", "all")
     shelf = shelf_of(stock, ordered, sold, demand, terms)
     samples = {ask.sample: panel_for(ask.sample[0], "sku") for ask in asks if ask.sample is not None}
     found = []

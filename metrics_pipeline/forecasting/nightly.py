@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 import pyarrow as pa
 
 from metrics_pipeline.detection.promotions import PromotionDay
+from metrics_pipeline.forecasting import boosting, ets
 from metrics_pipeline.forecasting.backtest import backtest, origins_of
 from metrics_pipeline.forecasting.days import Days
-from metrics_pipeline.forecasting.ets import Forecast, forecast
+from metrics_pipeline.forecasting.ets import Forecast
 from metrics_pipeline.forecasting.panel import Panel, empty_panel, read_panel
 from metrics_pipeline.forecasting.stored import Question, StoredPanel, rows_of
 from metrics_pipeline.forecasting.supply import (
@@ -28,6 +30,7 @@ from metrics_pipeline.warehouse.attributes import read_products
 from metrics_pipeline.warehouse.read import Published
 
 HORIZON = 28
+Model = Literal["ets", "boosted"]
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,10 @@ def make(
     horizon: int = HORIZON,
     with_score: bool = True,
     until: datetime | None = None,
+    model: Model = "ets",
 ) -> Made | None:
     """The forecast of one metric and dimension, and its backtest; None = it has no values (for this reader)."""
+    forecast = boosting.forecast if model == "boosted" else ets.forecast
     panel = read_panel(published, question.metric, question.dimension, until=until)
     if not panel.members:
         return None
@@ -71,7 +76,17 @@ def make(
     calendar = Days.of(promotions, panel.first, days + horizon)
     made = forecast(panel.values, calendar, horizon)
     origins = origins_of(days, min(horizon, 14)) if with_score else []
-    scored = backtest(panel.values, calendar, min(horizon, 14), origins) if origins else None
+    scored = (
+        backtest(
+            panel.values,
+            calendar,
+            min(horizon, 14),
+            origins,
+            lambda one, days, ahead: forecast(one, days, ahead).quantiles,
+        )
+        if origins
+        else None
+    )
     return Made(question, panel, made, StoredPanel(question, panel.last, int((made.error == made.error).sum()), scored))
 
 

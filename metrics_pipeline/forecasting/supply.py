@@ -37,8 +37,8 @@ MOST_LATE = 40
 """Days after which a delivery is not waited for any more."""
 _PRIOR_DELIVERIES = 30.0
 _LATE_FROM, _LATE_STEP = 3, 0.2
-_SHARE_HALF_LIFE = 12.0
-_LONG_HALF_LIFE = 45.0
+_SHARE_HALF_LIFE = 20.0
+_LONG_HALF_LIFE = 60.0
 _PRIOR_UNITS = 3.0
 """Units' worth of the long-run share in the recent one."""
 

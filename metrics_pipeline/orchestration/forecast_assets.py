@@ -35,7 +35,6 @@ def build_forecast_assets(project: Project) -> list[dg.AssetsDefinition]:
     )
     def values(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         from metrics_pipeline.forecasting import nightly, stored
-        from metrics_pipeline.forecasting.ets import MODEL
 
         published = Published.open(project.settings.published_dir)
         seeds = read_seeds(project.settings.dbt_project_dir, project.settings.installation.timezone)
@@ -45,7 +44,9 @@ def build_forecast_assets(project: Project) -> list[dg.AssetsDefinition]:
             if rule.expr.family == "forecast" and rule.condition is None
         ]
         questions = nightly.questions(project.settings.installation.forecasts, asked, published)
-        made = [one for one in (nightly.make(published, question, seeds.promotions) for question in questions) if one]
+        model = project.settings.installation.forecast_model
+        found = [nightly.make(published, question, seeds.promotions, model=model) for question in questions]
+        made = [one for one in found if one is not None]
         if not made:
             return dg.MaterializeResult(metadata={"forecasts": 0, "why": "no metric that is asked for has values"})
         version = stored.store(
@@ -54,7 +55,7 @@ def build_forecast_assets(project: Project) -> list[dg.AssetsDefinition]:
             nightly.table_of(made),
             made_at=project.now(),
             data_version=published.version,
-            model=MODEL,
+            model=made[0].forecast.model,
             horizon=nightly.HORIZON,
             run_id=context.run_id,
             panels=[one.stored for one in made],

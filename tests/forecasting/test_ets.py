@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from metrics_pipeline.forecasting import boosting
 from metrics_pipeline.forecasting.days import Days
 from metrics_pipeline.forecasting.ets import LEVELS, forecast
 from metrics_pipeline.forecasting.smoothing import smooth
@@ -131,3 +132,24 @@ def test_it_is_as_good_as_the_reference_of_its_kind(shop):
         ours.append(np.nanmean(np.abs(actual - made[row])) / np.nanmean(actual))
         theirs.append(np.nanmean(np.abs(actual - expected)) / np.nanmean(actual))
     assert np.mean(ours) <= 1.15 * np.mean(theirs)
+
+
+def test_the_global_model_learns_what_series_have_in_common():
+    """After a bad week the next one stays bad, in every series: a single one cannot tell that from noise."""
+    rng = np.random.default_rng(8)
+    series, days = 60, 260
+    slow = np.zeros((series, days + 7))
+    for day in range(1, days + 7):
+        slow[:, day] = 0.9 * slow[:, day - 1] + rng.normal(0, 0.12, series)
+    values = np.exp(5 + slow + rng.normal(0, 0.1, slow.shape))
+    calendar = Days.ordinary(FIRST, days + 7)
+    errors = {}
+    for name, model in (("ets", forecast), ("boosted", boosting.forecast)):
+        gaps, held = [], []
+        for cut in (days - 21, days - 10, days):
+            made = model(values[:, :cut], calendar.until(cut + 7), 7)
+            gaps.append(np.abs(np.log(values[:, cut : cut + 7] / made.median)).mean())
+            held.append(inside(made, values[:, cut : cut + 7]))
+        errors[name] = np.mean(gaps)
+        assert 0.7 <= np.mean(held) <= 0.9
+    assert errors["boosted"] < 0.98 * errors["ets"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 from orchestration_shop import NIGHT, Shop, clock
 
 from metrics_pipeline.alerts.listing import current_alerts, notifications
+from metrics_pipeline.forecasting.stored import read_current
 from metrics_pipeline.orchestration import alert_assets, publish_asset
 from metrics_pipeline.orchestration.in_process import partition_tags, run_in_process
 from metrics_pipeline.orchestration.instance import open_instance
-from metrics_pipeline.orchestration.keys import DELIVERIES_CHECK, OUTBOX_KEY, delivery_run_key
+from metrics_pipeline.orchestration.keys import DELIVERIES_CHECK, FORECASTS_KEY, OUTBOX_KEY, delivery_run_key
 from metrics_pipeline.orchestration.notify import build_notify_definitions
 from metrics_pipeline.orchestration.operations import NightReport, _definitions, run_nightly
 from metrics_pipeline.orchestration.resources import Project
@@ -51,6 +53,28 @@ def outcome(settings: Settings) -> dict[str, Any]:
         store.close()
     files = sorted(path.name.split("-")[1] for path in settings.messages_dir.glob("*.html"))
     return {"values": values, "alerts": alerts, "messages": messages, "files": files}
+
+
+def test_the_night_leaves_forecasts_with_their_backtest(night: tuple[Shop, NightReport]) -> None:
+    shop, report = night
+    folder = shop.settings.forecasts_dir
+    values, stock = read_current(folder, "values"), read_current(folder, "stockout")
+    assert values is not None and stock is not None
+    assert {(one.question.metric, one.question.dimension) for one in values.panels} >= {
+        ("gmv", "all"),
+        ("gmv", "region"),
+    }
+    assert {one.origin for one in values.panels} == {NIGHT}
+    rows = duckdb.sql(
+        f"SELECT min(day), count(*), bool_and(q10 <= q50 AND q50 <= q90) FROM '{folder / values.path}'"
+    ).fetchall()
+    assert rows == [(NIGHT + timedelta(days=1), values.rows, True)]
+    assert values.data_version == Published.open(shop.settings.published_dir).version
+    with open_instance(shop.settings) as instance:
+        event = instance.get_latest_materialization_event(FORECASTS_KEY)
+    assert event is not None and event.run_id == report.run.run_id
+    assert event.asset_materialization is not None
+    assert {"plot", "backtest", "model"} <= event.asset_materialization.metadata.keys()
 
 
 def test_the_night_yields_every_check(night: tuple[Shop, NightReport]) -> None:
