@@ -119,7 +119,7 @@ def _causes(
     sizes: tuple[int, ...],
     rises: float,
 ) -> tuple[Floats, frozenset[Element]]:
-    """A factor per leaf, and the elements. 7 of 10 cases fall."""
+    """A factor per leaf, and the elements; of layer 0 they have one to three dimensions each. 7 of 10 cases fall."""
     falls = rng.random() < 0.7
     whole, members = level.sum(), _members(sizes)
     for _ in range(20_000):
@@ -127,7 +127,7 @@ def _causes(
         for _ in range(400):
             if len(chosen) == count:
                 break
-            places = sorted(rng.choice(len(sizes), layer, replace=False))
+            places = sorted(rng.choice(len(sizes), layer or int(rng.integers(1, 4)), replace=False))
             one = frozenset((int(place), int(rng.integers(sizes[place]))) for place in places)
             rows = np.logical_and.reduce([codes[:, place] == member for place, member in one])
             part, effect = float(level[rows].sum()), float(rng.uniform(0.25, 0.9))

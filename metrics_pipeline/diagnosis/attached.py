@@ -95,9 +95,9 @@ def explained_of(connection: Connection, episodes: Collection[str]) -> dict[str,
 def context_of(settings: Settings, connection: Connection, *, catalogue: Catalogue) -> Context:
     """What a diagnosis looks at besides values: the calendar of the shop and the notes."""
     from metrics_pipeline.diagnosis.diagnose import Context
-    from metrics_pipeline.rules.seeds import read_seeds
+    from metrics_pipeline.rules.seeds import seeds_of
 
-    seeds = read_seeds(settings.dbt_project_dir, settings.installation.timezone)
+    seeds = seeds_of(settings)
     notes = [
         Note(one.id, one.kind, one.text, one.starts_on, one.ends_on, one.elements) for one in rows.notes(connection)
     ]

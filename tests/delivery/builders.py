@@ -14,6 +14,7 @@ from metrics_pipeline.advice.told import Told
 from metrics_pipeline.alerts.notice import Counts, Notice, Point, RuleCard, Series, Slice
 from metrics_pipeline.delivery.channels import PermanentFailure, TemporaryFailure
 from metrics_pipeline.delivery.messages import Message
+from metrics_pipeline.diagnosis.attached import Explained
 from metrics_pipeline.store.records import Episode
 from tests.alerts.builders import DAY, NOW, make_card
 
@@ -178,3 +179,12 @@ class Recorder:
 
 TEMPORARY = TemporaryFailure("451 try later")
 PERMANENT = PermanentFailure("550 no such user")
+
+
+def make_explained() -> Explained:
+    """Why the slice of `make_slice` is what it is."""
+    return Explained(
+        line_zh="地区=华北 · 品类=美妆 占变化 70%(13.2%, 预期 5.2%)；退款订单数 +140%；同期:变更记录 网关 4.2；开始于 2025-11-11",
+        line_en="region=华北 · category=美妆 70% of the change (13.2%, expected 5.2%); Refunded orders +140%; "
+        "same time: note 网关 4.2; since 2025-11-11",
+    )

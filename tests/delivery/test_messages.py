@@ -14,6 +14,7 @@ from metrics_pipeline.advice.told import NOTHING
 from metrics_pipeline.alerts.notice import Counts, Notice
 from metrics_pipeline.alerts.words import number, slice_name
 from metrics_pipeline.delivery.messages import Message, Wording, compose
+from metrics_pipeline.diagnosis.attached import UNEXPLAINED
 from tests.alerts.builders import make_card
 from tests.delivery.builders import (
     BLANK,
@@ -22,6 +23,7 @@ from tests.delivery.builders import (
     make_drill,
     make_drill_card,
     make_end,
+    make_explained,
     make_notice,
     make_slice,
     make_stale,
@@ -65,12 +67,18 @@ GOLDENS = {
     "alarm_zh": (make_alarm(), Wording("zh")),
     "advised_zh": (make_notice(), Wording("zh")),
     "advised_en": (make_notice(), Wording("en")),
+    "explained_zh": (make_notice(), Wording("zh")),
+    "explained_en": (make_notice(), Wording("en")),
 }
-"""The message of `advised_*` comes with advice."""
+"""The message of `advised_*` comes with advice, that of `explained_*` with a diagnosis."""
 
 
 def golden(name: str) -> Message:
-    return compose(*GOLDENS[name], told=make_told() if name.startswith("advised") else NOTHING)
+    return compose(
+        *GOLDENS[name],
+        told=make_told() if name.startswith("advised") else NOTHING,
+        explained=make_explained() if name.startswith("explained") else UNEXPLAINED,
+    )
 
 
 @pytest.mark.parametrize("name", GOLDENS)
