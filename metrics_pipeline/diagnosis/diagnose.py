@@ -243,7 +243,7 @@ def _rated(views: Sequence[View], found: Sequence[Found], change: float) -> tupl
 def _mixed(views: Sequence[View], change: float) -> tuple[Cause, ...]:
     """No rate moved: the member whose changed weight did it, when weights make at least half of the change.
 
-    Weights have one sum, so where one member gains others lose; named is the one whose own weight moved most.
+    Weights have one sum, so where one member gains others lose; named is the one that carries much of it and whose part of the whole moved most.
     """
     best: tuple[float, Cause] | None = None
     for at, view in enumerate(views):
@@ -256,10 +256,10 @@ def _mixed(views: Sequence[View], change: float) -> tuple[Cause, ...]:
             codes, size = view.leaves.codes[:, place], len(members)
             part = np.bincount(codes, mix, size) / change
             weight, usual = np.bincount(codes, now, size), np.bincount(codes, before, size)
-            moved = np.abs(np.log(np.maximum(weight, 1e-9) / np.maximum(usual, 1e-9)))
+            moved = np.abs(weight / max(float(now.sum()), 1e-300) - usual / max(float(before.sum()), 1e-300))
             score = np.where(usual > 0, np.clip(part, 0.0, 1.0) * moved, 0.0)
             one = int(score.argmax())
-            if part[one] >= 0.25 and moved[one] >= 0.1 and (best is None or score[one] > best[0]):
+            if part[one] >= 0.25 and moved[one] >= 0.02 and (best is None or score[one] > best[0]):
                 events = np.bincount(codes, view.leaves.observed, size)[one]
                 usual_events = np.bincount(codes, view.leaves.expected, size)[one]
                 element = Found(((dimension, members[one]),), at, 1.0, 0.0, 0.5, 0.0)

@@ -34,3 +34,12 @@ def test_the_visits_of_24_january_came_directly(merch_store):
     assert found.top is not None
     assert found.top.element == "channel=Direct"
     assert found.top.share > 0.8
+
+
+@pytest.mark.xdist_group("merch_store")
+def test_conversion_of_that_day_fell_by_the_mix(merch_store):
+    found = diagnose(merch_store.published, context(merch_store), "order_conversion_rate", {}, datetime(2017, 1, 24))
+    assert found.observed == pytest.approx(0.0077, abs=0.0001)
+    assert found.verdict == "mix_shift"
+    assert [one.element for one in found.causes] == ["channel=Direct"]
+    assert found.evidence()["cause.effect"] == ("mix",)
