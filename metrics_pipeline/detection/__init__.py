@@ -1,7 +1,9 @@
 """What a value should have been: one detector per file, each a few SQL expressions that judge all series at once.
 
 `seasonal` (same weekday, level-adjusted, with a noise floor), `quantile` (of history), `change` (against earlier
-periods), and `promotions` (the calendar of days that are no baseline). A detector reads three relations —
+periods). The calendar of days that are no baseline: `promotions` (a day of it, and arrays over days), `occasions` (events
+that return by rule), `public_holidays`, `own_calendar`, `campaign_days`, `inferred` (promotions nobody entered). Detectors on
+arrays: `change_point` (since when), `completeness` (are the data what they seem), `isolation` (a slice's metrics together). A detector reads three relations —
 
     specs   (spec_no, family, …parameters): what is asked of which metric, dimension and grain
     tested  (spec_no, series_no, period_start, day_no, slot_hour, value, n, d): the values to judge
