@@ -41,5 +41,6 @@ def forecast_plot(
         ascii_title=ascii_title,
         unit=unit,
         tier="",
+        foreseen=len(quantiles),
         alt=f"{ascii_title}: {len(history)} days up to {last} and {len(quantiles)} days ahead with their 80 % interval",
     )

@@ -62,6 +62,8 @@ class Plot:
     unit: str = ""
     tier: str = "red"
     alt: str = ""
+    foreseen: int = 0
+    """So many of the last points have not happened: their line is dotted."""
     width: float = 7.2
     """Inches; 100 pixels an inch in SVG, 144 in PNG."""
     height: float = 2.7
@@ -162,7 +164,11 @@ def _fill(axes: Any, plot: Plot, title: str) -> None:
     if any(map(math.isfinite, lower)) and any(map(math.isfinite, upper)):
         axes.fill_between(periods, lower, upper, color=BAND, linewidth=0, zorder=1)
     dots = "o" if len(points) < 3 else None
-    axes.plot(periods, values, color=BLUE, linewidth=1.4, marker=dots, markersize=4, zorder=3)
+    seen = len(points) - plot.foreseen
+    axes.plot(periods[:seen], values[:seen], color=BLUE, linewidth=1.4, marker=dots, markersize=4, zorder=3)
+    if plot.foreseen:
+        ahead = slice(max(seen - 1, 0), None)
+        axes.plot(periods[ahead], values[ahead], color=BLUE, linewidth=1.2, linestyle=(0, (2, 2)), zorder=3)
     for bound, colour in ((plot.series.yellow_bound, YELLOW), (plot.series.red_bound, RED)):
         if bound is not None:
             axes.axhline(bound, color=colour, linewidth=1, linestyle=(0, (4, 3)), zorder=2)

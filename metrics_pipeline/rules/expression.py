@@ -21,6 +21,8 @@ TOGETHER = ("together", "completeness")
 """Patterns of several metrics of a slice, by days."""
 Operator = Literal[">", ">=", "<", "<=", "outside", "inside"]
 
+FORESEEN = frozenset({"forecast", "stockout"})
+"""Families whose observed number is made outside the statement, from the days up to each tested one."""
 GRAMMAR = (
     "value | pct_change(7d) | pct_change(7d, over=4) | pct_change(last_event) | vs_target() | vs_benchmark() "
     "| share_of_parent() | share_of_parent(region) | share_of_parent(7d) | quantile(90d, 0.99) "

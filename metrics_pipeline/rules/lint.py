@@ -17,10 +17,9 @@ from metrics_pipeline.forecasting.supply import STOCK
 from metrics_pipeline.nearest import nearest
 from metrics_pipeline.rules.catalogue import Catalogue, MetricInfo, slices_of
 from metrics_pipeline.rules.composite import cycle_of
-from metrics_pipeline.rules.expression import TOGETHER, Threshold
+from metrics_pipeline.rules.expression import FORESEEN, TOGETHER, Threshold
 from metrics_pipeline.rules.model import COMPOSITE, Override, Rule, Variant
 from metrics_pipeline.rules.seeds import Seeds
-from metrics_pipeline.rules.statement import FORESEEN
 
 WORK_ORDER = "work_order"
 """The label that says from which tier an alert opens a work order."""

@@ -35,7 +35,7 @@ from metrics_pipeline.detection.promotions import (
 from metrics_pipeline.detection.references import FILES, Reference, digest_of
 from metrics_pipeline.forecasting import judged as foreseen
 from metrics_pipeline.rules import anomaly
-from metrics_pipeline.rules.expression import Expression, Threshold
+from metrics_pipeline.rules.expression import FORESEEN, Expression, Threshold
 from metrics_pipeline.rules.model import Rule
 from metrics_pipeline.warehouse.quoting import literal
 from metrics_pipeline.warehouse.read import MetricState
@@ -72,8 +72,6 @@ HOLDS = ("none", "yellow", "red")
 KEY = ("rule", "member", "period_start", "rule_hash", "metric_version", "data_version")
 """What makes an evaluation the same one."""
 
-FORESEEN = frozenset({"forecast", "stockout"})
-"""Families whose observed number is made outside the statement, from the days up to each tested one."""
 
 Feature = Literal["recovery", "variants", "composite", "slice_events"]
 """recovery: some rule recovers at other thresholds than it fires at · variants: some rule has overrides or promotions ·

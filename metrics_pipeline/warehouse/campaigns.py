@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Final
-
-import duckdb
+from typing import TYPE_CHECKING, Final
 
 from metrics_pipeline.warehouse.quoting import literal
+
+if TYPE_CHECKING:
+    import duckdb
 
 NAME: Final = "campaigns.parquet"
 COLUMNS: Final = ("campaign_id", "name", "ad_channel", "starts_on", "ends_on")
@@ -60,6 +61,8 @@ def read_campaigns(folder: Path) -> tuple[Campaign, ...]:
     path = folder / NAME
     if not path.exists():
         return ()
+    import duckdb
+
     with duckdb.connect() as con:
         rows = con.execute(
             f"SELECT {', '.join(COLUMNS)} FROM read_parquet({literal(str(path))}) ORDER BY 4, 1"
