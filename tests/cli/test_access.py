@@ -9,11 +9,12 @@ from typer.testing import CliRunner
 
 from metrics_pipeline.cli.app import app
 from metrics_pipeline.settings import PROJECT_ROOT
+from tests.store.databases import new_home
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("METRICS_HOME", str(tmp_path))
+    monkeypatch.setenv("METRICS_HOME", str(new_home(tmp_path)))
     monkeypatch.setenv("METRICS_USER", "li")
     rules = tmp_path / "rules"
     rules.mkdir()

@@ -13,6 +13,7 @@ from metrics_pipeline.cli.app import app
 from metrics_pipeline.settings import load_settings
 from metrics_pipeline.store import open_store
 from tests.alerts.builders import NOW, RECEIVERS, make_card, make_verdict
+from tests.store.databases import new_home
 
 INSTANCE = "refund_rate_surge{region=华北}"
 EPISODE = f"{INSTANCE}@2025-11-11T00:00"
@@ -20,7 +21,7 @@ EPISODE = f"{INSTANCE}@2025-11-11T00:00"
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("METRICS_HOME", str(tmp_path))
+    monkeypatch.setenv("METRICS_HOME", str(new_home(tmp_path)))
     monkeypatch.setenv("COLUMNS", "200")
     store = open_store(load_settings())
     nights = [

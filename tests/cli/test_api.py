@@ -12,11 +12,12 @@ from metrics_pipeline.api.tokens import find_token
 from metrics_pipeline.cli.app import app
 from metrics_pipeline.settings import load_settings
 from metrics_pipeline.store import open_store
+from tests.store.databases import new_home
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("METRICS_HOME", str(tmp_path))
+    monkeypatch.setenv("METRICS_HOME", str(new_home(tmp_path)))
     monkeypatch.setenv("METRICS_USER", "li")
     rules = tmp_path / "rules"
     rules.mkdir()

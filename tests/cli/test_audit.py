@@ -12,13 +12,14 @@ from typer.testing import CliRunner
 from metrics_pipeline.cli.app import app
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.store import audit, open_store
+from tests.store.databases import new_home
 
 NOW = datetime(2026, 11, 11, 8, tzinfo=UTC)
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("METRICS_HOME", str(tmp_path))
+    monkeypatch.setenv("METRICS_HOME", str(new_home(tmp_path)))
     monkeypatch.setenv("METRICS_USER", "li")
     store = open_store(Settings(home=tmp_path))
     with store.writing() as connection:

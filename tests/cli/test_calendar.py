@@ -20,6 +20,7 @@ from metrics_pipeline.store import open_store
 from metrics_pipeline.store.audit import entries
 from metrics_pipeline.warehouse.campaigns import read_campaigns, write_campaigns
 from tests.rules.shop import Shop
+from tests.store.databases import new_home
 
 FIRST = date(2025, 1, 6)
 
@@ -27,7 +28,7 @@ FIRST = date(2025, 1, 6)
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(PROJECT_ROOT / "alert_rules", tmp_path / "rules")
-    monkeypatch.setenv("METRICS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("METRICS_HOME", str(new_home(tmp_path / "home")))
     monkeypatch.setenv("METRICS_RULES_DIR", str(tmp_path / "rules"))
     return tmp_path
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from metrics_pipeline.cli.app import app
 from tests.delivery.vendor_stub import Bot, VendorStub
+from tests.store.databases import new_home
 
 TOKEN = "abcdef0123456789abcdef0123456789"
 
@@ -25,7 +26,7 @@ def stub():
 
 @pytest.fixture
 def home(tmp_path, monkeypatch, stub):
-    monkeypatch.setenv("METRICS_HOME", str(tmp_path))
+    monkeypatch.setenv("METRICS_HOME", str(new_home(tmp_path)))
     monkeypatch.setenv("OPS_URL", f"{stub.url}/robot/send?access_token={TOKEN}")
     monkeypatch.setenv("OPS_SECRET", "SECabcdef")
     monkeypatch.setenv("SMS_KEY", "LTAI-key-id")

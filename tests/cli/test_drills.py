@@ -14,6 +14,7 @@ from metrics_pipeline.cli.app import app
 from metrics_pipeline.orchestration.delivery_job import is_time_due, queue_due
 from metrics_pipeline.settings import load_settings
 from metrics_pipeline.store import open_store
+from tests.store.databases import new_home
 
 INSTANCE = "drill:refund_rate_surge_by_region{region=华北}"
 DRILL = ("alerts", "drill", "--rule", "refund_rate_surge_by_region", "--slice", "region=华北")
@@ -21,7 +22,7 @@ DRILL = ("alerts", "drill", "--rule", "refund_rate_surge_by_region", "--slice", 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.setenv("METRICS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("METRICS_HOME", str(new_home(tmp_path / "home")))
     monkeypatch.setenv("COLUMNS", "200")
 
     def invoke(*arguments: str):

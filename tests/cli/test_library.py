@@ -11,11 +11,12 @@ from typer.testing import CliRunner, Result
 
 from metrics_pipeline.cli.app import app
 from metrics_pipeline.settings import PROJECT_ROOT
+from tests.store.databases import new_home
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("METRICS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("METRICS_HOME", str(new_home(tmp_path / "home")))
     return tmp_path / "home"
 
 

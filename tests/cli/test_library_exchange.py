@@ -16,6 +16,7 @@ from metrics_pipeline.library.compile import stale_files
 from metrics_pipeline.settings import PROJECT_ROOT
 from metrics_pipeline.store import audit
 from metrics_pipeline.store.database import open_url
+from tests.store.databases import new_home
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "rules"))
 from shop import Shop
@@ -23,7 +24,7 @@ from shop import Shop
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("METRICS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("METRICS_HOME", str(new_home(tmp_path / "home")))
     monkeypatch.setenv("METRICS_USER", "li")
     return tmp_path / "home"
 

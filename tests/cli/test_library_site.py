@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from metrics_pipeline.cli.app import app
+from tests.store.databases import new_home
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "rules"))
 from shop import Shop
@@ -18,7 +19,7 @@ from shop import Shop
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("METRICS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("METRICS_HOME", str(new_home(tmp_path / "home")))
     return tmp_path / "home"
 
 

@@ -10,12 +10,13 @@ from typer.testing import CliRunner
 
 from metrics_pipeline.cli.app import app
 from metrics_pipeline.settings import PROJECT_ROOT
+from tests.store.databases import new_home
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An installation with a folder of rules of its own."""
-    monkeypatch.setenv("METRICS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("METRICS_HOME", str(new_home(tmp_path / "home")))
     monkeypatch.setenv("COLUMNS", "200")
     rules = tmp_path / "rules"
     rules.mkdir()

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from metrics_pipeline.cli.app import app
+from tests.store.databases import new_home
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "rules"))
 from shop import Shop, day
@@ -19,7 +20,7 @@ from shop import Shop, day
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A shop whose orders fall on day 50."""
-    monkeypatch.setenv("METRICS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("METRICS_HOME", str(new_home(tmp_path / "home")))
     monkeypatch.setenv("COLUMNS", "200")
     values = [200.0] * 70
     values[50] = 60.0

@@ -9,11 +9,12 @@ from typer.testing import CliRunner
 
 from metrics_pipeline.cli.app import app
 from tests.routing.builders import write
+from tests.store.databases import new_home
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.setenv("METRICS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("METRICS_HOME", str(new_home(tmp_path / "home")))
 
     def invoke(*arguments: str):
         return CliRunner().invoke(app, ["routes", *arguments])

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from metrics_pipeline.cli.app import app
 from metrics_pipeline.settings import PROJECT_ROOT
+from tests.store.databases import new_home
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "rules"))
 from shop import FIRST, Shop, day
@@ -26,7 +27,7 @@ GOOD = """tests:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("METRICS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("METRICS_HOME", str(new_home(tmp_path / "home")))
     rules = tmp_path / "rules"
     rules.mkdir()
     shutil.copy(PROJECT_ROOT / "alert_rules" / "orders.yml", rules)

@@ -14,13 +14,14 @@ from metrics_pipeline.routing.load import routing_of
 from metrics_pipeline.settings import load_settings
 from metrics_pipeline.store import open_store
 from tests.alerts.builders import make_card, make_verdict
+from tests.store.databases import new_home
 
 RULE = "refund_rate_surge"
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.setenv("METRICS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("METRICS_HOME", str(new_home(tmp_path / "home")))
 
     def invoke(*arguments: str):
         return CliRunner().invoke(app, [*arguments])
