@@ -97,7 +97,7 @@ def test_it_is_no_worse_than_ruptures_on_the_values_as_they_are_and_much_faster(
     ruptures = pytest.importorskip("ruptures")
     rng = np.random.default_rng(9)
     truth, rows = [], []
-    for _ in range(16):
+    for _ in range(400):
         mean = np.exp(rng.normal(5, 0.8)) * WEEK
         days = np.sort(rng.choice(np.arange(10, 84), 2, replace=False))
         for day in days:
@@ -105,6 +105,8 @@ def test_it_is_no_worse_than_ruptures_on_the_values_as_they_are_and_much_faster(
         truth.append(days[-1])
         rows.append(rng.negative_binomial(40, 40 / (40 + mean)).astype(float))
     values, last = np.array(rows), np.array(truth)
+    assert (np.abs(since(values, NOW).index - last) <= 2).mean() > 0.75
+    values, last = values[:16], last[:16]  # of the others it is no less slow
     clock = time.process_time()
     ours = since(values, NOW).index
     ours_took = time.process_time() - clock
@@ -116,5 +118,5 @@ def test_it_is_no_worse_than_ruptures_on_the_values_as_they_are_and_much_faster(
         theirs.append(ends[-2] if len(ends) > 1 else -1)
     theirs_took = time.process_time() - clock
     right = [(np.abs(np.array(found) - last) <= 2).mean() for found in (ours, theirs)]
-    assert right[0] >= right[1] and right[0] > 0.75
+    assert right[0] >= right[1]
     assert ours_took * 5 < theirs_took
