@@ -69,11 +69,11 @@ def without_peers(world: World, calendar: Calendar) -> FloatArray:
 
 DETECTORS: dict[str, Scores] = {
     "same weekday, median/MAD": lambda world, _: references.seasonal_mad(world.panel, None, FIRST_JUDGED),
-    "same, calendar days set apart": lambda world, calendar: references.seasonal_mad(
+    "median/MAD, calendar days set apart": lambda world, calendar: references.seasonal_mad(
         world.panel, calendar, FIRST_JUDGED
     ),
     "ETS(A,N,A) of logs": lambda world, _: references.smoothing(world.panel, None, FIRST_JUDGED),
-    "same, calendar days set apart ": lambda world, calendar: references.smoothing(world.panel, calendar, FIRST_JUDGED),
+    "ETS, calendar days set apart": lambda world, calendar: references.smoothing(world.panel, calendar, FIRST_JUDGED),
     "`anomaly()`, without peers": without_peers,
     "`anomaly()`": point_only,
     "**`anomaly()` and `anomaly(drift)`**": shipped,
@@ -251,7 +251,7 @@ def _cost() -> str:
         panel, calendar = plain_panel(n_series)
         tested = slice(panel.n_periods - 1, panel.n_periods)
         begun = time.process_time()
-        point_surprise(panel, walk(panel, calendar, tested))
+        point_surprise(panel, walk(panel, calendar, tested, with_means=False))
         cost = time.process_time() - begun
         lines.append(f"| {n_series:,} × {panel.n_periods} | {cost:.1f} | {cost / n_series * 1e6:.0f} |")
     return "One day judged, all learning included (nothing is kept between nights):\n\n" + "\n".join(lines)
@@ -275,11 +275,11 @@ def _draw(results: Sequence[Result], ours: Result) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.6), width_ratios=(1.1, 1))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5.6), width_ratios=(1.1, 1))
     for one in results:
         xs, ys = ([one.mean(budget, what) for budget in BUDGETS] for what in ("recall", "precision"))
         is_ours = one is ours
-        name = one.name.strip("*").replace("`", "").split(" (")[0] if not is_ours else "anomaly() and anomaly(drift)"
+        name = one.name.strip("*").replace("`", "").removesuffix(f" ({_FOREST_ROWS} series of the first panel)")
         left.plot(xs, ys, marker="o", lw=2.5 if is_ours else 1.2, label=name, color="#c0392b" if is_ours else None)
         if is_ours:
             for x, y, budget in zip(xs, ys, BUDGETS, strict=True):
@@ -291,7 +291,7 @@ def _draw(results: Sequence[Result], ours: Result) -> None:
         ylim=(0, 1),
         title="At 1, 2 and 5 alerts a day per 1,000 series",
     )
-    left.legend(fontsize=7.5, loc="upper right")
+    left.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncol=2, frameon=False)
     left.grid(alpha=0.3)
     share = {kind: [0, 0] for kind in KINDS}
     for world, found in zip(ours.worlds, ours.found[2.0], strict=True):

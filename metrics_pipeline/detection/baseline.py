@@ -68,7 +68,7 @@ class Baseline:
 
     def judge(self, panel: Panel, calendar: Calendar, tested: slice) -> Judgement:
         """Judge these columns, each by those before it."""
-        found = point_surprise(panel, walk(panel, calendar, tested, self.tuning))
+        found = point_surprise(panel, walk(panel, calendar, tested, self.tuning, with_means=False))
         lower, upper = found.bounds(-np.log(self.level))
         judged = found.reason == JUDGED
         expected = np.where(judged, found.expected, np.nan)

@@ -119,13 +119,12 @@ class Walk:
     """(n_series, n_tested): values learned from before this period."""
 
 
-_ALWAYS = ("z", "drift", "streak")
-
-
-def walk(panel: Panel, calendar: Calendar, tested: slice, tuning: Tuning | None = None) -> Walk:
+def walk(
+    panel: Panel, calendar: Calendar, tested: slice, tuning: Tuning | None = None, *, with_means: bool = True
+) -> Walk:
     """Follow all series through all periods up to the last tested one.
 
-    What a series is found to be depends on its group and on nothing else.
+    What a series is found to be depends on its group and on nothing else. Without means, `drift` and `streak` are not kept.
     """
     group = panel.group.copy()
     lonely = group == NO_GROUP
@@ -134,9 +133,10 @@ def walk(panel: Panel, calendar: Calendar, tested: slice, tuning: Tuning | None 
     order = np.argsort(number, kind="stable")
     is_sorted = bool((order == np.arange(len(order))).all())
     n, until = panel.n_series, tested.stop
-    z, drift, streak = (np.full((n, until), np.nan, dtype=np.float32) for _ in _ALWAYS)
-    expected, spread, power, seen = (np.full((n, until - tested.start), np.nan, dtype=np.float32) for _ in range(4))
-    shock = np.zeros((len(groups), until), dtype=np.float32)
+    z = np.empty((n, until), dtype=np.float32)
+    drift, streak = (np.empty((n, until if with_means else 0), dtype=np.float32) for _ in range(2))
+    expected, spread, power, seen = (np.empty((n, until - tested.start), dtype=np.float32) for _ in range(4))
+    shock = np.empty((len(groups), until), dtype=np.float32)
     out = Walk(tested, z, drift, streak, shock, number.astype(np.int64), expected, spread, power, seen)
     value = panel.value
     for cut in _blocks(number[order]):
@@ -208,7 +208,7 @@ class _Block:
         )
         self.there = np.isfinite(self.value)
         self.usable = self.there if panel.excluded is None else self.there & ~panel.excluded[rows].T
-        self._kinds(panel.numerator[rows])
+        self._kinds()
         self.level = np.zeros(n, np.float32)
         self.level_variance = np.zeros(n, np.float32)
         self.begun = np.zeros(n, dtype=bool)
@@ -230,17 +230,17 @@ class _Block:
         self.nothing = np.zeros(self.n_groups, np.float32)
         self._events(calendar)
 
-    def _kinds(self, events: FloatArray) -> None:
+    def _kinds(self) -> None:
         """Which noise a series has in each period, by the values up to it; a series that was below 0 has no more values."""
         with np.errstate(invalid="ignore"):
             if np.nanmin(self.value, initial=0) < 0:
                 self.there &= ~np.logical_or.accumulate(self.value < 0, axis=0)
                 self.usable = self.usable & self.there
-            missing = np.isnan(events)
-            self.all_counts = self.exposure is None and bool(((events == np.rint(events)) | missing).all())
+            events = self.value if self.exposure is None else self.value * self.exposure
+            is_broken = np.abs(events - np.rint(events)) > 1e-6 * events
+            self.all_counts = self.exposure is None and not is_broken.any()
             if self.all_counts:
                 return
-            is_broken = (np.abs(events - np.rint(events)) > 1e-6 * np.maximum(np.abs(events), 1)).T
             is_ratio = np.zeros(self.there.shape, bool) if self.exposure is None else self.exposure > 1
             above = is_ratio & (self.value > 1)
         self.is_whole = ~np.logical_or.accumulate(is_broken, axis=0)
@@ -264,7 +264,8 @@ class _Block:
     def follow(self, out: Walk) -> None:
         """Walk through all periods and put what was seen into the rows of `out`."""
         first, until = out.tested.start, out.tested.stop
-        always = {name: np.empty((_FLUSHED, len(self.of)), np.float32) for name in _ALWAYS}
+        names = ("z", "drift", "streak") if out.drift.shape[1] else ("z",)
+        always = {name: np.empty((_FLUSHED, len(self.of)), np.float32) for name in names}
         shock = out.shock[self.first_group : self.first_group + self.n_groups]
         means = (("drift", self.drift, self.long), ("streak", self.streak, self.short))
         spreads = {name: np.float32((memory / (2 - memory)) ** 0.5) for name, _, memory in means}
@@ -275,7 +276,7 @@ class _Block:
                 now = self._step(period)
                 at = period % _FLUSHED
                 always["z"][at] = np.where(now.judged, now.z, np.nan)
-                for name, mean, _ in means:  # updated in place by `_step`
+                for name, mean, _ in means[: len(names) - 1]:  # updated in place by `_step`
                     always[name][at] = np.where(now.judged, mean / spreads[name], np.nan)
                 shock[:, period] = now.shock
                 if period >= first:

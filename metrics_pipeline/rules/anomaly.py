@@ -157,8 +157,8 @@ def _judge(long: _Values, asked: Sequence[Asked], promotions: Sequence[Promotion
     group = long.key_of * (int(calendar.category.max(initial=0)) + 1) + calendar.category
     is_ratio = bool(np.nanmax(np.where(denominator == 1, 0, np.nan_to_num(denominator)), initial=0) > 0)
     panel = Panel(numerator, slot.astype(np.int64), group, denominator if is_ratio else None)
-    seen = walk(panel, calendar, tested)
     patterns = {one.expression.pattern for one in asked}
+    seen = walk(panel, calendar, tested, with_means="drift" in patterns)
     surprises: dict[str, Surprise] = {}
     if "point" in patterns:
         surprises["point"] = point_surprise(panel, seen)
