@@ -41,6 +41,7 @@ from metrics_pipeline.detection.interface import (
     IntArray,
     Panel,
 )
+from metrics_pipeline.detection.promotions import WIDENING
 
 BOUND = np.float32(2.5)
 BLOCK = 8192
@@ -52,6 +53,9 @@ _FLUSHED = 32
 _KNOWN = 14
 """Values after which a series may speak for its group."""
 _LIFT_BOUND = 3.0
+_FIRST_DOUBT = np.array([WIDENING.get(name, 0.0) for name in PHASES], dtype=np.float32)
+"""By phase: what a day may bring that has never been seen, nor one like it, as a share of the expectation; half of it once
+there was one of its phase."""
 _FOLLOWED = np.float32(0.06)
 """Most of a common movement that levels follow in one period, log: a sale is over tomorrow."""
 _STREAK = np.float32(4)
@@ -181,6 +185,8 @@ class _Now:
     noise: Floats
     """Variance of the value if it is an ordinary one, its expectation's included."""
     common: Floats
+    is_heard: BoolArray
+    """(n_groups,): whether any series could speak for its group."""
     predicted: Floats
 
 
@@ -339,6 +345,7 @@ class _Block:
         power = np.maximum(np.float32(0.5) - np.float32(0.5) * self.own / noise, LEAST_POWER)
         z = np.expm1(power * (ratio - self.strength * forgiven)) / (power * spread)
         z += (1 - power) / 2 * np.minimum(spread, 2)
+        speakers = np.add.reduceat(weight > 0, self.starts, dtype=np.int32)
         group_spread = np.sqrt(self.group_variance + 1 / np.maximum(information, 1e-6) + doubt * doubt)
         return _Now(
             judged=judged,
@@ -348,7 +355,8 @@ class _Block:
             power=power,
             z=z,
             bounded=np.where(judged, _within(z, -BOUND, BOUND), 0),
-            shock=np.where(np.add.reduceat(weight > 0, self.starts, dtype=np.int32) > 1, common / group_spread, 0),
+            shock=np.where(speakers > 1, common / group_spread, 0),
+            is_heard=speakers > 0,
             ratio=ratio + self.strength * lift,
             forgiven=forgiven,
             moved=moved,
@@ -427,7 +435,8 @@ class _Block:
         seen = self.lift_seen[rows, number]
         share = seen / (seen + np.float32(0.3))
         predicted = share * self.lift[rows, number] + (1 - share) * self.phase_lift[rows, phase]
-        first = np.where(seen > 0, np.float32(0), np.float32(0.2**2))
+        like_it = np.minimum(self.phase_seen[rows, phase], 1)
+        first = np.where(seen > 0, np.float32(0), _FIRST_DOUBT[phase] ** 2 / (1 + 3 * like_it))
         doubt = np.sqrt((self.tuning.lift_spread * predicted) ** 2 + first + np.float32(0.04**2))
         return np.where(is_event, predicted, 0), np.where(is_event, doubt, 0).astype(np.float32)
 
@@ -451,7 +460,7 @@ class _Block:
 
     def _learn_lifts(self, period: int, is_event: BoolArray, now: _Now) -> None:
         """The lift of a day of an event is what the group did; earlier times count half as much each."""
-        rows = np.flatnonzero(is_event)
+        rows = np.flatnonzero(is_event & now.is_heard)
         number, phase = self.lift_no[rows, period], self.phase[rows, period]
         total = _within(now.predicted[rows] + now.common[rows], -_LIFT_BOUND, _LIFT_BOUND)
         seen = 0.5 * self.lift_seen[rows, number]

@@ -75,6 +75,18 @@ def test_an_event_is_judged_by_its_last_time():
     assert judge(as_last_time, 410).p_value[0, 0] < 1e-3
 
 
+def test_an_event_before_the_first_value_teaches_nothing_and_a_first_one_is_judged_with_doubt():
+    panel, nothing = make_panel(n=1, days=420, peers=False), np.zeros((1, 420), dtype=np.int64)
+    event, phase = nothing - 1, nothing.copy()
+    event[0, [50, 410]], phase[0, [50, 410]] = 7, MAIN
+    calendar = Calendar(event, nothing, phase, np.zeros(1, dtype=np.int64))
+    values = changed(panel, [0], [410], 2.5).numerator
+    values[0, :200] = np.nan
+    found = judge(replace(panel, numerator=values), 410, calendar)
+    assert found.p_value[0, 0] > 0.01
+    assert found.upper[0, 0] > 2 * found.expected[0, 0]
+
+
 def test_one_slice_whose_promotion_does_not_start_stands_out_of_its_group():
     panel, nothing = make_panel(days=420), np.zeros((1, 420), dtype=np.int64)
     event, phase = nothing - 1, nothing.copy()
