@@ -86,8 +86,7 @@ class Impact:
 
 def compare(
     published: Published,
-    before: Rule,
-    after: Rule,
+    pairs: Sequence[tuple[Rule, Rule]],
     answers: pd.DataFrame,
     *,
     first: date,
@@ -97,14 +96,16 @@ def compare(
     promotions_after: Sequence[PromotionDay] | None = None,
     references: Sequence[Reference] = (),
     labels: Sequence[Label] = (),
-) -> Impact:
-    """Replay both forms of a rule over the days `first` to `last`.
+) -> list[Impact]:
+    """Replay both forms of each rule (before, after) over the days `first` to `last`; one impact per pair, in their order.
 
-    `answers`: of `read_answers`; `rules`: where a composite rule finds its parts; `promotions_after`: the calendar as it would be.
+    All rules are replayed together: once as they are, and as often again as there are changes of one and the same rule.
+    `answers`: of `read_answers`; `rules`: where composite rules find their parts; `promotions_after`: the calendar as it would be.
     """
 
-    def run(rule: Rule, calendar: Sequence[PromotionDay]) -> Replay:
-        chosen = with_parts([rule], [rule, *(one for one in rules if one.id != rule.id)])
+    def run(some: Sequence[Rule], calendar: Sequence[PromotionDay]) -> Replay:
+        own = {one.id for one in some}
+        chosen = with_parts(some, [*some, *(one for one in rules if one.id not in own)])
         return replay(
             published,
             chosen,
@@ -115,17 +116,36 @@ def compare(
             labels=labels,
         )
 
-    old = run(before, promotions)
-    new = run(after, promotions if promotions_after is None else promotions_after)
-    frames = [_answered(one, before.id, answers) for one in (old, new)]
-    weeks = {f"{monday}": [of_week.get(before.id, 0), 0] for monday, of_week in old.weeks}
+    if not pairs:
+        return []
+    old = run([*{before.id: before for before, _ in pairs}.values()], promotions)
+    found: dict[int, Impact] = {}
+    for some in _rounds([before.id for before, _ in pairs]):
+        new = run([pairs[n][1] for n in some], promotions if promotions_after is None else promotions_after)
+        found |= {n: _impact(old, new, pairs[n][0].id, answers, (first, last)) for n in some}
+    return [found[n] for n in range(len(pairs))]
+
+
+def _rounds(ids: Sequence[str]) -> list[list[int]]:
+    """Positions in as few groups as it takes for no id to be twice in one."""
+    rounds: list[list[int]] = []
+    for n, name in enumerate(ids):
+        place = sum(other == name for other in ids[:n])
+        if place == len(rounds):
+            rounds.append([])
+        rounds[place].append(n)
+    return rounds
+
+
+def _impact(old: Replay, new: Replay, rule: str, answers: pd.DataFrame, span: tuple[date, date]) -> Impact:
+    frames = [_answered(one, rule, answers) for one in (old, new)]
+    weeks = {f"{monday}": [of_week.get(rule, 0), 0] for monday, of_week in old.weeks}
     for monday, of_week in new.weeks:
-        weeks[f"{monday}"][1] = of_week.get(before.id, 0)
+        weeks[f"{monday}"][1] = of_week.get(rule, 0)
     return Impact(
-        first,
-        last,
-        _outcome(old, before.id, frames[0]),
-        _outcome(new, before.id, frames[1]),
+        *span,
+        _outcome(old, rule, frames[0]),
+        _outcome(new, rule, frames[1]),
         tuple((monday, counts[0], counts[1]) for monday, counts in weeks.items()),
         _missing(frames[0], frames[1]),
         _missing(frames[1], frames[0]),

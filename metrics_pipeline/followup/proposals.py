@@ -103,14 +103,15 @@ def make(
     suggested = _suggested(ground, rules, answers, least)
     there = {row.key for row in known if row.state != "superseded"}
     wanted: dict[tuple[str, str], str] = {}
-    values = []
+    fitting: list[tuple[Rule, Suggestion]] = []
     for name, found in suggested.items():
         for one in found:
             if _was_refused(known, rules[name], one, actor.now, days):
                 continue
             wanted[name, one.kind] = _key(rules[name], one)
             if wanted[name, one.kind] not in there:
-                values.append(_row(ground, rules, rules[name], one, answers, actor, days))
+                fitting.append((rules[name], one))
+    values = _rows(ground, rules, fitting, answers, actor, days)
     for occasion in expected_occasions(answers, ground.seeds.promotions):
         key = f"/{CALENDAR}/{occasion.event}/{(occasion.last - occasion.first).days}"
         wanted["", f"{CALENDAR}/{occasion.event}"] = key
@@ -279,28 +280,45 @@ def _suggested(
     return {name: suggestions(one, least=least) for name, one in sorted(judged.items())}
 
 
-def _row(  # noqa: PLR0917
+def _rows(  # noqa: PLR0917
     ground: Ground,
+    rules: Mapping[str, Rule],
+    found: Sequence[tuple[Rule, Suggestion]],
+    answers: pd.DataFrame,
+    actor: Actor,
+    days: int,
+) -> list[dict[str, Any]]:
+    """The rows of suggestions, with what each would have changed; rules whose metrics reach equally far are replayed together."""
+    evidence: list[dict[str, Any]] = []
+    by_last: dict[date, list[tuple[int, Rule, Rule]]] = {}
+    for n, (rule, one) in enumerate(found):
+        evidence.append({"facts": dict(one.facts), "base_keys": _base_keys(rule, one.changes)})
+        try:
+            edit = edit_rule(ground.rules_dir, ground.catalogue, ground.seeds, rule.id, one.changes)
+        except EditError as error:
+            evidence[n]["problem"] = str(error)
+        else:
+            evidence[n]["diff"] = edit.diff()
+            by_last.setdefault(ground.last_day(rule.metric, actor.now), []).append((n, rule, edit.after))
+    for last, some in by_last.items():
+        impacts = compare(
+            ground.published, [(before, after) for _, before, after in some], answers,
+            first=ground.days_before(last, days), last=last, rules=[*rules.values()],
+            promotions=ground.seeds.promotions, references=ground.seeds.references, labels=ground.labels,
+        )  # fmt: skip
+        for (n, _, _), impact in zip(some, impacts, strict=True):
+            evidence[n]["impact"] = impact.as_json()
+    return [_row(rules, rule, one, answers, actor, known) for (rule, one), known in zip(found, evidence, strict=True)]
+
+
+def _row(  # noqa: PLR0917
     rules: Mapping[str, Rule],
     rule: Rule,
     found: Suggestion,
     answers: pd.DataFrame,
     actor: Actor,
-    days: int,
+    evidence: dict[str, Any],
 ) -> dict[str, Any]:
-    last = ground.last_day(rule.metric, actor.now)
-    evidence: dict[str, Any] = {"facts": dict(found.facts), "base_keys": _base_keys(rule, found.changes)}
-    try:
-        edit = edit_rule(ground.rules_dir, ground.catalogue, ground.seeds, rule.id, found.changes)
-    except EditError as error:
-        evidence["problem"] = str(error)
-    else:
-        evidence["diff"] = edit.diff()
-        evidence["impact"] = compare(
-            ground.published, rule, edit.after, answers, first=ground.days_before(last, days), last=last,
-            rules=[*rules.values()], promotions=ground.seeds.promotions, references=ground.seeds.references,
-            labels=ground.labels,
-        ).as_json()  # fmt: skip
     counts = answers.loc[answers["rule"] == rule.id, "outcome"].value_counts()
     evidence["answers"] = {str(name): int(count) for name, count in counts.items()}
     evidence["looked_at_by"] = sorted(one.id for one in rules.values() if rule.id in one.references)
@@ -325,14 +343,11 @@ def _calendar_row(  # noqa: PLR0917
 ) -> dict[str, Any]:
     concerned = [rules[name] for name in found.rules if name in rules]
     last = min(ground.last_day(rule.metric, actor.now) for rule in concerned) if concerned else found.last
-    impacts = [
-        compare(
-            ground.published, rule, rule, answers, first=ground.days_before(last, days), last=last, rules=[*rules.values()],
-            promotions=ground.seeds.promotions, promotions_after=in_order([*ground.seeds.promotions, *found.days]),
-            references=ground.seeds.references,
-        )
-        for rule in concerned
-    ]  # fmt: skip
+    impacts = compare(
+        ground.published, [(rule, rule) for rule in concerned], answers, first=ground.days_before(last, days), last=last,
+        rules=[*rules.values()], promotions=ground.seeds.promotions,
+        promotions_after=in_order([*ground.seeds.promotions, *found.days]), references=ground.seeds.references,
+    )  # fmt: skip
     counts = answers.loc[answers["rule"].isin(found.rules), "outcome"].value_counts()
     named = ", ".join(found.rules)
     span = f"{found.first}" if found.first == found.last else f"{found.first} – {found.last}"
