@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from metrics_pipeline.access.policy import Rights
 from metrics_pipeline.library.catalogue import Catalogue, Metric
+from metrics_pipeline.library.definitions import Definitions
 
 
 def known_formula(formula: str, inputs: Sequence[str], rights: Rights) -> str:
@@ -33,3 +34,33 @@ def known_catalogue(whole: Catalogue, rights: Rights) -> Catalogue:
         )
 
     return replace(whole, metrics={name: seen(one) for name, one in whole.metrics.items() if rights.knows(name)})
+
+
+def known_words(text: str, metrics: Mapping[str, Metric], rights: Rights) -> str:
+    """A text about definitions (an error, a warning) without ids and names of metrics that may not be known."""
+    if rights.is_open:
+        return text
+    for one in metrics.values():
+        if not rights.knows(one.id):
+            names = "|".join(re.escape(name) for name in (one.id, one.name_zh, one.name_en) if name)
+            text = re.sub(rf"(?<!\w)(?:{names})(?!\w)", "(…)", text, flags=re.IGNORECASE)
+    return text
+
+
+def metrics_named(text: str, metrics: Mapping[str, Metric]) -> list[str]:
+    """Ids of the metrics that a text names."""
+    return [word for word in dict.fromkeys(re.findall(r"\w+", text)) if word in metrics]
+
+
+def known_measures(definitions: Definitions, rights: Rights) -> list[str]:
+    """The measures that may be known: those of a metric that may be, and those of which there is no metric."""
+    users: dict[str, list[str]] = {}
+    for one in definitions.metrics:
+        if one.kind == "simple" and one.measure:
+            users.setdefault(one.measure, []).append(one.id)
+    return [
+        measure.name
+        for model in definitions.semantic_models
+        for measure in model.measures
+        if measure.name not in users or any(map(rights.knows, users[measure.name]))
+    ]

@@ -15,11 +15,15 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 if TYPE_CHECKING:
     from metrics_pipeline.library.catalogue import Metric
 
-SubjectKind = Literal["person", "position", "line", "channel"]
-SUBJECT_KINDS: Final = ("person", "position", "line", "channel")
-Action = Literal["read", "compose", "approve", "acknowledge", "silence", "export", "audit", "administer"]
-ACTIONS: Final = ("read", "compose", "approve", "acknowledge", "silence", "export", "audit", "administer")
-GENERAL: Final = ("audit", "administer")
+SubjectKind = Literal["person", "position", "line", "channel", "service"]
+SUBJECT_KINDS: Final = ("person", "position", "line", "channel", "service")
+Action = Literal[
+    "read", "compose", "approve", "acknowledge", "silence", "export", "operate", "deliver", "audit", "administer"
+]
+ACTIONS: Final = (
+    "read", "compose", "approve", "acknowledge", "silence", "export", "operate", "deliver", "audit", "administer"
+)  # fmt: skip
+GENERAL: Final = ("operate", "deliver", "audit", "administer")
 """Actions that are about the installation and not about metrics."""
 SELECTOR_KINDS: Final = ("all", "metric", "line", "layer", "category", "sensitivity")
 SENSITIVE: Final = "confidential"
@@ -126,7 +130,7 @@ class Grant:
 
 @dataclass(frozen=True)
 class Subjects:
-    """What one person stands for: themselves, their positions, their lines. A channel stands for itself."""
+    """What one person stands for: themselves, their positions, their lines. A channel or a service stands for itself."""
 
     person: str
     positions: frozenset[str] = frozenset()

@@ -118,6 +118,11 @@ class Sight:
         return (card.metric, *parts)
 
 
+def known_card(card: RuleCard, reading: Rights) -> RuleCard:
+    """The card without the names of metrics that may not be known, of which its metric is made."""
+    return replace(card, upstream=tuple(filter(reading.knows, card.upstream)))
+
+
 def is_general(rights: Rights) -> bool:
     """Whether the rights are on all metrics and slices, those nobody has defined included."""
     return rights.is_open or any(not right.slices and right.is_general for right in rights.rights)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -93,17 +93,35 @@ def list_silences(store: Store, *, now: datetime | None = None) -> list[SilenceR
         return rows.all_silences(connection, since=now)
 
 
-def acknowledge(store: Store, subject: str, *, who: str, note: str = "", now: datetime, until: datetime) -> list[str]:
+def acknowledge(
+    store: Store,
+    subject: str,
+    *,
+    who: str,
+    note: str = "",
+    now: datetime,
+    until: datetime,
+    is_meant: Callable[[str], bool] = lambda _: True,
+) -> list[str]:
     """Take on the open episodes of a subject (an episode, an alert or a rule); returns their keys, [] when there is none.
 
-    Until it ends (or the episode does) nothing is repeated and nobody else is told.
+    Until it ends (or the episode does) nothing is repeated and nobody else is told. `is_meant`: of these keys only those.
     """
-    return _mark(store, subject, "ack", who=who, note=note, now=now, until=until)
+    return _mark(store, subject, "ack", who=who, note=note, now=now, until=until, is_meant=is_meant)
 
 
-def snooze(store: Store, subject: str, *, who: str, note: str = "", now: datetime, until: datetime) -> list[str]:
+def snooze(
+    store: Store,
+    subject: str,
+    *,
+    who: str,
+    note: str = "",
+    now: datetime,
+    until: datetime,
+    is_meant: Callable[[str], bool] = lambda _: True,
+) -> list[str]:
     """Hold back news of the open episodes of a subject until a time; their end is still told. Returns their keys."""
-    return _mark(store, subject, "snooze", who=who, note=note, now=now, until=until)
+    return _mark(store, subject, "snooze", who=who, note=note, now=now, until=until, is_meant=is_meant)
 
 
 @dataclass(frozen=True)
@@ -132,14 +150,22 @@ def held_back(store: Store) -> list[HeldBack]:
 
 
 def _mark(
-    store: Store, subject: str, kind: MarkKind, *, who: str, note: str, now: datetime, until: datetime
+    store: Store,
+    subject: str,
+    kind: MarkKind,
+    *,
+    who: str,
+    note: str,
+    now: datetime,
+    until: datetime,
+    is_meant: Callable[[str], bool],
 ) -> list[str]:
     if until <= now:
         raise SilencingError(f"{until.isoformat()} is over; give a later time")
     if not who:
         raise SilencingError("somebody has to be named")
     with store.writing("alerts") as connection:
-        keys = rows.open_episode_keys(connection, subject)
+        keys = [key for key in rows.open_episode_keys(connection, subject) if is_meant(key)]
         rows.save_marks(connection, [MarkRow(key, kind, who, note, now, until) for key in keys])
         rows.wake_groups(connection, now, rows.groups_of_episodes(connection, keys))
     return keys

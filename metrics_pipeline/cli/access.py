@@ -36,7 +36,7 @@ app = typer.Typer(
 people_app = typer.Typer(invoke_without_command=True, help="Who can be given something.")
 app.add_typer(people_app, name="people")
 
-SUBJECT_HELP = "A person's id, or position:ID, line:ID, channel:NAME."
+SUBJECT_HELP = "A person's id, or position:ID, line:ID, channel:NAME, service:NAME."
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept with the grant and in the audit log.")]
 Many = list[str] | None
 
@@ -441,6 +441,7 @@ def _subject(text: str) -> SubjectName:
 
 def _require_subject(door: CliDoor, name: SubjectName) -> None:
     """End with wrong usage when there is nobody of this name."""
+    from metrics_pipeline.access.services import NEEDS
     from metrics_pipeline.routing.channels import channel_cards
     from metrics_pipeline.routing.members import sync_people
     from metrics_pipeline.store import access as rows
@@ -453,6 +454,7 @@ def _require_subject(door: CliDoor, name: SubjectName) -> None:
             "position": {*door.directory.teams, *(one.of for one in members if one.kind == "position")},
             "line": {*door.directory.lines, *(one.of for one in members if one.kind == "line")},
             "channel": set(channel_cards(door.settings)),
+            "service": set(NEEDS),
         }[name.kind]
     if name.id not in known:
         usage(f"there is no {name.kind} {name.id!r}{nearest(name.id, known)}; write it into _people.yml, or use "

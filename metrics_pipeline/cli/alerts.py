@@ -89,7 +89,11 @@ def alerts_history(rule: RuleOption = None, limit: LimitOption = 50, as_json: Js
     from metrics_pipeline.alerts.listing import alert_history
 
     with opened_door() as door:
-        found = door.sight.seen(alert_history(door.store, rule=rule, limit=_reach(door, limit)))[:limit]
+        found = door.sight.seen(alert_history(door.store, rule=rule, limit=_reach(door, limit)))
+        if not door.is_open:  # rows of one night follow each other as all rules do, those that are not seen as well
+            found.sort(key=lambda one: one.instance)
+            found.sort(key=lambda one: (one.at, one.period), reverse=True)
+        found = found[:limit]
         if not found:
             _is_known(rule, door)
     if as_json:
@@ -116,7 +120,11 @@ def alerts_messages(rule: RuleOption = None, limit: LimitOption = 50, as_json: J
     from metrics_pipeline.alerts.listing import notifications
 
     with opened_door() as door:
-        found = door.messages(notifications(door.store, rule=rule, limit=_reach(door, limit)))[:limit]
+        found = door.messages(notifications(door.store, rule=rule, limit=_reach(door, limit)))
+        if not door.is_open:
+            found.sort(key=lambda one: one.key)
+            found.sort(key=lambda one: one.created_at, reverse=True)
+        found = found[:limit]
         if not found:
             _is_known(rule, door)
     if as_json:

@@ -41,7 +41,7 @@ def api_serve(
     with opened_door(settings) as door:
         door.library  # noqa: B018 - definitions that cannot be used are told before it starts
         if not door.is_open:
-            door.require("administer")
+            door.require("operate")
     typer.echo(f"HTTP API: http://{host}:{port}/v1/metrics (Ctrl-C ends it)", err=True)
     server = make_server(settings, host=host, port=port, proxy=proxy)
     try:

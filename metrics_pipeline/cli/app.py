@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -52,7 +52,7 @@ from metrics_pipeline.cli import (
     silences,
 )
 from metrics_pipeline.cli.alerts import alert_row, message_row
-from metrics_pipeline.cli.door import opened_door
+from metrics_pipeline.cli.door import opened_door, require_authors, require_operator
 from metrics_pipeline.cli.output import PROBLEM, JsonOption, in_order
 from metrics_pipeline.cli.output import console as _console
 from metrics_pipeline.cli.output import fail as _fail
@@ -161,6 +161,7 @@ def demo(
     """Simulate a shop, run last night's job, show what fired and where each message went."""
     began = time.perf_counter()
     settings = load_settings()
+    require_operator(settings)
     _not_over_another(settings, "simulator")
     yesterday = datetime.now(settings.zone).date() - timedelta(days=1)
     first = yesterday - timedelta(days=days - 1)
@@ -239,6 +240,7 @@ def load(
     from metrics_pipeline.warehouse.personal import personal_data_of
 
     settings = load_settings()
+    require_operator(settings)
     if source not in (*SOURCE_NAMES, "auto"):
         _usage(f"there is no source {source!r}; use {', '.join(SOURCE_NAMES)} or auto")
     if path is None and source != "simulator":
@@ -311,6 +313,7 @@ def nightly(day: DayOption = None, as_json: JsonOption = False) -> None:
     """Run last night's job: load, rebuild, publish, judge every rule, deliver the messages."""
     chosen = _day(day, "--day")
     settings = load_settings()
+    require_operator(settings)
     with _steps("Opening the project") as (tell, _):
         from metrics_pipeline.orchestration.operations import DaysOutside, run_nightly
 
@@ -331,6 +334,7 @@ def backfill(first: FromOption = None, last: ToOption = None, as_json: JsonOptio
     start, end = _day(first, "--from"), _day(last, "--to")
     _in_order(start, end)
     settings = load_settings()
+    require_operator(settings)
     with _steps("Opening the project") as (tell, _):
         from metrics_pipeline.orchestration.operations import DaysOutside, run_backfill
         from metrics_pipeline.orchestration.resources import Project
@@ -350,7 +354,9 @@ def backfill(first: FromOption = None, last: ToOption = None, as_json: JsonOptio
 @app.command(epilog="Example: [bold]metrics ui --port 3001[/bold]")
 def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 3000) -> None:
     """Serve the Dagster UI with its daemon (schedules, sensors) until interrupted."""
-    _serve(load_settings(), port)
+    settings = load_settings()
+    require_operator(settings)
+    _serve(settings, port)
 
 
 @app.command(epilog="Example: [bold]metrics compile --check[/bold]")
@@ -362,6 +368,7 @@ def compile(
     from metrics_pipeline.library.compile import stale_files, write_files
 
     settings = load_settings()
+    require_authors(settings)
     catalogue = Catalogue.read(settings.dbt_project_dir)
     paths = stale_files(catalogue) if check else write_files(catalogue)
     for path in paths:
@@ -552,8 +559,12 @@ def _check_member(published: GuardedValues, entry: Metric, by: str, member: str,
 def doctor(as_json: JsonOption = False) -> None:
     """Check the installation: versions, folders, locks, source, store, published values, mail."""
     from metrics_pipeline.orchestration.doctor import examine
+    from metrics_pipeline.store import StoreError
 
-    findings = examine(load_settings())
+    settings = load_settings()
+    with suppress(StoreError):  # that the store cannot be used is one of the findings
+        require_operator(settings)
+    findings = examine(settings)
     if as_json:
         _json([{"check": one.check, "status": one.status, "detail": one.detail, "mend": one.mend} for one in findings])
     else:

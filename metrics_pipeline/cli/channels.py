@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from metrics_pipeline.cli.door import require_operator
 from metrics_pipeline.settings import load_settings
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def channels_list(as_json: JsonOption = False) -> None:
     from metrics_pipeline.delivery.channels.settings import open_channels, read_channels
 
     settings = load_settings()
+    require_operator(settings)
     found = read_channels(settings.channels_file)
     rows = [_row(channel) for channel in open_channels(settings, found).values()]
     problems = [str(problem) for problem in found.problems]
@@ -75,6 +77,7 @@ def channels_test(
     from metrics_pipeline.delivery.sample import make_test_notice
 
     settings = load_settings()
+    require_operator(settings)
     channels = open_channels(settings, read_channels(settings.channels_file))
     if name not in channels:
         typer.echo(f"There is no channel {name!r}; the channels are {', '.join(channels)}.", err=True)

@@ -181,6 +181,18 @@ class CliDoor:
             told = instances_told(connection, [one.key for one in found])
         return [one for one in found if told.get(one.key) and all(map(self.sight.sees, told[one.key]))]
 
+    def words(self, text: str) -> str:
+        """A text about definitions without the metrics they may not know of."""
+        from metrics_pipeline.access.library import known_words
+
+        return text if self.is_open else known_words(text, self.library, self.viewer.reading)
+
+    def knows_named(self, *texts: object) -> bool:
+        """Whether they may know of every metric that these texts name."""
+        from metrics_pipeline.access.library import metrics_named
+
+        return self.is_open or all(map(self.viewer.reading.knows, metrics_named(f"{texts}", self.library)))
+
     def knows_whole(self, metric: str) -> bool:
         """Whether they may know of a metric and of what it is made of."""
         found = None if self.is_open else self.facts.get(metric)
@@ -213,17 +225,47 @@ class CliDoor:
 
 
 def metrics_of(rule: Rule, known: Mapping[str, Rule]) -> set[str]:
-    """The metrics a rule looks at, by its parts, too."""
-    found, waiting = {rule.metric}, list(rule.references)
+    """The metrics a rule looks at, for its sample and by its parts, too."""
+    found, waiting = {rule.metric, *_sample_of(rule)}, list(rule.references)
     seen: set[str] = set()
     while waiting:
         name = waiting.pop()
         if name not in seen:
             seen.add(name)
             part = known.get(name)
-            found.add("" if part is None else part.metric)
+            found |= {""} if part is None else {part.metric, *_sample_of(part)}
             waiting += () if part is None else part.references
     return found
+
+
+def _sample_of(rule: Rule) -> set[str]:
+    return {rule.min_sample.metric} if rule.min_sample is not None and rule.min_sample.metric else set()
+
+
+def require_authors(settings: Settings) -> None:
+    """Files of definitions and rules name any metric and slice: with a policy on they are for who may compose and see all.
+
+    An installation without a store yet is open.
+    """
+    if not _has_store(settings):
+        return
+    with opened_door(settings) as door:
+        door.require_general("compose")
+        door.require_general("read")
+
+
+def require_operator(settings: Settings) -> None:
+    """End with exit code 1 unless the user may run and look after the installation; one without a store yet is open."""
+    if not _has_store(settings):
+        return
+    with opened_door(settings) as door:
+        if not door.is_open:
+            door.require("operate")
+
+
+def _has_store(settings: Settings) -> bool:
+    """Whether there may be a policy; looking makes no store."""
+    return settings.store_url is not None or (settings.home / "store.db").exists()
 
 
 @contextmanager

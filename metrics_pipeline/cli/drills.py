@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from metrics_pipeline.alerts.drills import Drill, WaitingEnd
     from metrics_pipeline.alerts.silencing import HeldBack
+    from metrics_pipeline.cli.door import CliDoor
     from metrics_pipeline.routing.decide import Routing
     from metrics_pipeline.rules.model import Rule
     from metrics_pipeline.store import Store
@@ -51,7 +52,7 @@ def alerts_drill(  # noqa: PLR0917 - options of a command
         door.require_general("silence")
         store = door.store
         if end:
-            _end(store, settings, routing, now=now, as_json=as_json)
+            _end(door, routing, now=now, as_json=as_json)
         else:
             if receiver is not None and receiver not in routing.receivers:
                 usage(f"there is no receiver {receiver!r}{nearest(receiver, routing.receivers)}")
@@ -59,10 +60,11 @@ def alerts_drill(  # noqa: PLR0917 - options of a command
                 usage(f"--severity {severity!r}: it is red or yellow")
             found = None
             if rule is not None:
-                try:
-                    found = ruleset[rule]
-                except KeyError as error:
-                    usage(str(error.args[0]))
+                by_id = {one.id: one for one in ruleset.rules}
+                known = {name: one for name, one in by_id.items() if door.sees_rule(one, by_id)}
+                if rule not in known:
+                    usage(f"there is no rule {rule!r}{nearest(rule, known)}")
+                found = known[rule]
             elif slices:
                 usage("--slice needs the --rule whose slice it is")
             chosen = routing if receiver is None else routing.only(receiver)
@@ -135,18 +137,20 @@ def _duration(text: str) -> timedelta:
         usage(f"--for {error}")
 
 
-def _end(store: Store, settings: Settings, routing: Routing, *, now: datetime, as_json: bool) -> None:
+def _end(door: CliDoor, routing: Routing, *, now: datetime, as_json: bool) -> None:
     from metrics_pipeline.alerts.drills import end_drills, waiting_ends
 
-    ended = end_drills(store, routing, now=now, at_once=True)
-    waiting = waiting_ends(store, ended)
+    ended = [one for one in end_drills(door.store, routing, now=now, at_once=True) if door.sight.sees(one)]
+    waiting = waiting_ends(door.store, ended)
     if as_json:
         later = [{"drill": one.instance, **_held(one)} for one in waiting]
         print_json({"ended": ended, "later": later})
         return
     say(f"Ended: {', '.join(ended)}." if ended else "No drill goes on.")
     if waiting:
-        print_table("Told of the end later", [{"drill": one.instance, **_held_row(one, settings)} for one in waiting])
+        print_table(
+            "Told of the end later", [{"drill": one.instance, **_held_row(one, door.settings)} for one in waiting]
+        )
 
 
 def _held(one: HeldBack | WaitingEnd) -> dict[str, Any]:

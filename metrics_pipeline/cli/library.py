@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metrics_pipeline.cli.door import opened_door
+from metrics_pipeline.cli.door import opened_door, require_authors
 from metrics_pipeline.cli.output import PROBLEM, JsonOption, nearest, print_json, print_table, say, usage
 from metrics_pipeline.settings import load_settings
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from metrics_pipeline.library.catalogue import Catalogue, Metric
     from metrics_pipeline.rules.load import RuleSet
     from metrics_pipeline.settings import Settings
+
+FORMULA_WIDTH = 32
+"""Signs of a formula in a list."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,7 +62,8 @@ def library_list(
     if as_json:
         print_json(rows)
         return
-    print_table(f"{len(rows)} metrics", rows, numbers=("used_by",))
+    shown = [{**row, "formula": _shortened(str(row["formula"]))} for row in rows]
+    print_table(f"{len(rows)} metrics", shown, numbers=("used_by",))
 
 
 @app.command(
@@ -94,8 +98,7 @@ def library_lint(as_json: JsonOption = False) -> None:
     from metrics_pipeline.library.lint import lint
 
     settings = load_settings()
-    with opened_door(settings) as door:
-        door.require_general("compose")
+    require_authors(settings)
     found = lint(settings.dbt_project_dir, watched_metrics(settings))
     if as_json:
         print_json(
@@ -210,6 +213,11 @@ def metric_card(catalogue: Catalogue, metric: Metric, ruleset: RuleSet) -> dict[
         "file": str(metric.file),
         "line": metric.line,
     }
+
+
+def _shortened(formula: str) -> str:
+    """A formula that leaves room for the other columns; `show` and JSON have it whole."""
+    return formula if len(formula) <= FORMULA_WIDTH else f"{formula[: FORMULA_WIDTH - 1]}…"
 
 
 def _text(value: Any) -> str:

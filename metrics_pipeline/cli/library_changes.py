@@ -5,7 +5,8 @@ Hangs on the app of `library`; nothing heavy is imported before a verb runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,16 +16,28 @@ import typer
 from metrics_pipeline.cli.door import opened_door
 from metrics_pipeline.cli.library import find_metric, open_catalogue, require_metric
 from metrics_pipeline.cli.library_versions import MetricArgument, show_diff
-from metrics_pipeline.cli.output import JsonOption, fail, opened_store, parse_day, print_json, print_table, say, usage
+from metrics_pipeline.cli.output import (
+    JsonOption,
+    fail,
+    nearest,
+    opened_store,
+    parse_day,
+    print_json,
+    print_table,
+    say,
+    usage,
+)
 from metrics_pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from metrics_pipeline.cli.door import CliDoor
     from metrics_pipeline.library.changing import Change
     from metrics_pipeline.library.preview import Preview
     from metrics_pipeline.library.proposals import Actor, Applied
     from metrics_pipeline.rules.what_if import Firing
+    from metrics_pipeline.store.metric_versions import ProposalRow
 
 BARS = "▁▂▃▄▅▆▇█"
 NumberArgument = Annotated[int, typer.Argument(help="Number of the proposal.")]
@@ -76,6 +89,7 @@ def library_propose(
     find_metric(open_catalogue(settings), metric)
     require_metric(settings, metric, "compose")
     changes = dict(_pair(one) for one in given)
+    _may_name(settings, changes)
     shown = _shown_until(settings, metric)
     day = parse_day(effective, "--effective") or shown or datetime.now(settings.zone).date() + timedelta(days=1)
     with _told(), opened_store(settings) as store:
@@ -107,9 +121,7 @@ def library_proposals(
 
     settings = load_settings()
     with opened_door(settings) as door, door.store.reading() as connection:
-        rows = [
-            one for one in proposals(connection, metric=metric, is_open=not everything) if door.knows_whole(one.metric)
-        ]
+        rows = [one for one in proposals(connection, metric=metric, is_open=not everything) if _knows(door, one)]
     if as_json:
         print_json([row._asdict() for row in rows])
         return
@@ -137,15 +149,13 @@ def library_review(
 ) -> None:
     """Show a proposal: what changes, the last 90 days old against new, what depends on it, what its rules would have fired."""
     from metrics_pipeline.library.preview import PreviewError, preview
-    from metrics_pipeline.library.proposals import find, reviewed
+    from metrics_pipeline.library.proposals import reviewed
     from metrics_pipeline.rules.load import load_rules
     from metrics_pipeline.rules.seeds import seeds_of
     from metrics_pipeline.rules.what_if import firings
 
     settings = load_settings()
-    with _told(), opened_store(settings) as store, store.reading() as connection:
-        row = find(connection, number)
-    require_metric(settings, row.metric)
+    row = _proposal(settings, number)
     with _told():
         found = None if row.state in {"applied", "rejected"} else reviewed(settings.dbt_project_dir, row)
     looked: Preview | None = None
@@ -218,13 +228,11 @@ def library_reject(
 
 def library_apply(number: NumberArgument, effective: EffectiveOption = None, as_json: JsonOption = False) -> None:
     """Put an approved proposal into the files: the YAML with the former definition beside the new one, and the models."""
-    from metrics_pipeline.library.proposals import apply, find
+    from metrics_pipeline.library.proposals import apply
 
     settings = load_settings()
     with _told(), opened_store(settings) as store:
-        with store.reading() as connection:
-            row = find(connection, number)
-        require_metric(settings, row.metric, "approve")
+        row = _proposal(settings, number, "approve")
         done = apply(
             store, _actor(settings), settings.dbt_project_dir, number,
             effective=parse_day(effective, "--effective"), shown_until=_shown_until(settings, row.metric),
@@ -254,14 +262,54 @@ def library_restate(
     _show_applied(f"{metric} is restated from {day} on", metric, done, settings, as_json=as_json)
 
 
+def _proposal(settings: Settings, number: int, action: str = "read") -> ProposalRow:
+    """A proposal; one about what the user may not know of is as unknown to them as one that is not there."""
+    from metrics_pipeline.library.proposals import ProposalError
+    from metrics_pipeline.store.metric_versions import proposal
+
+    with _told(), opened_door(settings) as door:
+        with door.store.reading() as connection:
+            row = proposal(connection, number)
+        if row is not None and not _knows(door, row):
+            door.deny(action, f"proposal {number}")
+            row = None
+        if row is None:
+            raise ProposalError(f"there is no proposal {number}; `metrics library proposals` lists them")
+        if action != "read" and not door.is_open:
+            door.require(action, row.metric)
+    return row
+
+
+def _knows(door: CliDoor, row: ProposalRow) -> bool:
+    """Whether they may know of all that a proposal is about."""
+    return door.knows_whole(row.metric) and door.knows_named(row.changes, row.diff)
+
+
+def _may_name(settings: Settings, changes: Mapping[str, str]) -> None:
+    """End when a formula names a metric or a measure that is not there, or that the user may not know of."""
+    from metrics_pipeline.access.library import known_measures
+    from metrics_pipeline.library.catalogue import Catalogue
+
+    with opened_door(settings) as door:
+        if door.is_open:
+            return
+        known = door.known(door.library)
+        for field in ("formula", "numerator", "denominator"):
+            for name in re.findall(r"[A-Za-z_]\w*", changes.get(field, "")):
+                if name not in known:
+                    door.deny("compose", name)
+                    usage(f"{field}: there is no metric {name!r}{nearest(name, known)}; `metrics library list`")
+        measures = known_measures(Catalogue.read(settings.dbt_project_dir).definitions, door.viewer.reading)
+        if (measure := changes.get("measure")) is not None and measure.strip() not in measures:
+            usage(f"measure: there is no measure {measure!r}{nearest(measure, measures)}")
+
+
 def _decide(number: int, note: str, *, is_approved: bool, as_json: bool) -> None:
-    from metrics_pipeline.library.proposals import approve, find, reject
+    from metrics_pipeline.library.proposals import approve, reject
 
     settings = load_settings()
     with _told(), opened_store(settings) as store:
-        with store.reading() as connection:
-            row = find(connection, number)
-        require_metric(settings, row.metric, "approve")
+        row = _proposal(settings, number, "approve")
         owner = find_metric(open_catalogue(settings), row.metric).owner
         act = approve if is_approved else reject
         remark = act(store, _actor(settings), number, owner=owner, owners=_owners(settings, owner), note=note)
@@ -420,14 +468,14 @@ def _number(value: Any) -> float | None:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """What cannot be done ends with its message and exit code 1; what is asked wrongly with 2."""
+    """What cannot be done ends with its message and exit code 1; what is asked wrongly with 2. Nothing unknown is named."""
     from metrics_pipeline.library.changing import ChangeError
     from metrics_pipeline.library.definitions import DefinitionError
     from metrics_pipeline.library.proposals import ProposalError
 
     try:
         yield
-    except ChangeError as error:
-        usage(str(error))
-    except (ProposalError, DefinitionError) as error:
-        fail(str(error))
+    except (ChangeError, ProposalError, DefinitionError) as error:
+        with opened_door() as door:
+            text = door.words(str(error))
+        (usage if isinstance(error, ChangeError) else fail)(text)

@@ -5,12 +5,13 @@ Beside `cli_library`, on whose app it hangs. Both show first and change the libr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metrics_pipeline.cli.door import CliDoor, opened_door
+from metrics_pipeline.cli.door import CliDoor, opened_door, require_authors
 from metrics_pipeline.cli.library import watched_metrics
 from metrics_pipeline.cli.output import (
     JsonOption,
@@ -79,8 +80,7 @@ def library_compose(  # noqa: PLR0917 - options of a command
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Compose a metric from others: check it, show it on history, and with --save make it part of the library."""
-    from metrics_pipeline.library.compose import ComposeError, Request, compose, saved
-    from metrics_pipeline.library.definitions import DefinitionError
+    from metrics_pipeline.library.compose import Request, saved
 
     settings = load_settings()
     form, expression, inputs = _form(
@@ -116,24 +116,21 @@ def library_compose(  # noqa: PLR0917 - options of a command
         slices=tuple(name.strip() for name in slices.split(",")) if slices else None,
     )
     library = _whole_library(settings)
-    try:
-        with opened_door(settings) as door:
-            _may_use(door, library, request)
-            composition = compose(library, request, watched_metrics(settings))
-            values, reason = _preview(door, composition)
-            answer = _answer(composition, values, reason)
-            if not as_json:
-                _show(answer, values, composition)
-            if save:
-                with steps("Writing the definition") as (tell, _), saved(composition) as paths:
-                    tell("Reading the project with dbt")
-                    _check_project(settings)
-                    _note(door, "metric.compose", composition.id, {"formula": composition.metric.formula})
-                answer["saved"] = [str(path) for path in paths]
-    except DefinitionError as error:
-        fail("\n".join(f"{problem.message}. {problem.mend}" for problem in error.problems))
-    except ComposeError as error:
-        usage(str(error))
+    with opened_door(settings) as door, _told(door):
+        _may_use(door, library, request)
+        composition = _composed(door, library, request, watched_metrics(settings))
+        values, reason = _preview(door, composition)
+        answer = _answer(composition, values, door.words(reason)) | {
+            "warnings": [door.words(str(one.problem)) for one in composition.warnings]
+        }
+        if not as_json:
+            _show(answer, values, composition)
+        if save:
+            with steps("Writing the definition") as (tell, _), saved(composition) as paths:
+                tell("Reading the project with dbt")
+                _check_project(settings)
+                _note(door, "metric.compose", composition.id, {"formula": composition.metric.formula})
+            answer["saved"] = [str(path) for path in paths]
     if as_json:
         print_json(answer)
     elif save:
@@ -142,6 +139,20 @@ def library_compose(  # noqa: PLR0917 - options of a command
         say(f"{', '.join(composition.ids)}: values come with the next night ([bold]metrics nightly[/bold]).")
     else:
         say("Nothing was written; add [bold]--save[/bold].")
+
+
+@contextmanager
+def _told(door: CliDoor) -> Iterator[None]:
+    """What is wrong with a request, in words that name nothing its user may not know of."""
+    from metrics_pipeline.library.compose import ComposeError
+    from metrics_pipeline.library.definitions import DefinitionError
+
+    try:
+        yield
+    except DefinitionError as error:
+        fail(door.words("\n".join(f"{problem.message}. {problem.mend}" for problem in error.problems)))
+    except ComposeError as error:
+        usage(door.words(str(error)))
 
 
 def library_remove(
@@ -153,6 +164,7 @@ def library_remove(
     from metrics_pipeline.library.compose import ComposeError, removed
 
     settings = load_settings()
+    require_authors(settings)
     library = _whole_library(settings)
     paths: list[str] = []
     with opened_door(settings) as door:
@@ -205,12 +217,31 @@ def _form(options: Mapping[str, str | None]) -> tuple[Any, str, tuple[str, ...]]
 
 def _may_use(door: CliDoor, library: Catalogue, request: Request) -> None:
     """End when the request names a metric that the user must not know or compose from."""
+    from metrics_pipeline.access.library import known_measures
     from metrics_pipeline.library.compose import asked_metrics
 
+    if request.id in library.metrics and not door.viewer.reading.knows(request.id):
+        usage(f"{request.id!r} already means something else in the tables; choose another id")
+    measures = known_measures(library.definitions, door.viewer.reading)
+    for name in request.inputs if request.form == "conversion" and not door.is_open else ():
+        if name not in measures:
+            usage(f"{name!r} is no measure; there are: {', '.join(sorted(measures))}")
     for name in asked_metrics(library, request):
         if name not in library.metrics or not door.viewer.reading.knows(name):
             usage(f"there is no metric {name!r}{nearest(name, door.known(library.metrics))}; `metrics library list`")
         door.require("compose", name)
+
+
+def _composed(door: CliDoor, library: Catalogue, request: Request, used: Collection[str]) -> Composition:
+    """What the request would become; ends when it would be made of a metric that the user may not know of."""
+    from metrics_pipeline.library.compose import compose
+
+    found = compose(library, request, used)
+    inputs = {name for one in found.ids for name in found.catalogue.metrics[one].inputs} - {*found.ids}
+    if not all(map(door.viewer.reading.knows, inputs)):
+        door.deny("compose", request.id)
+        fail(f"{request.id} would be made of something that {door.viewer.person} may not see (无权限)")
+    return found
 
 
 def _preview(door: CliDoor, composition: Composition) -> tuple[pd.DataFrame | None, str]:
@@ -241,7 +272,7 @@ def _answer(composition: Composition, values: pd.DataFrame | None, reason: str) 
         "slices": list(metric.slices),
         "lost_slices": {name: list(inputs) for name, inputs in slices_lost(composition.catalogue, metric).items()},
         "files": {str(path): text for path, text in composition.drafts.items()},
-        "warnings": [str(one.problem) for one in composition.warnings],
+        "warnings": [],
         "no_preview": reason,
         "preview": [] if values is None else values.to_dict("records"),
         "saved": [],

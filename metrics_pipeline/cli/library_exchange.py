@@ -101,7 +101,8 @@ def library_import(
     written: list[Path] = []
     with opened_door(settings) as door:
         # What an import says of the library (what is there, what is defined otherwise) is for those who may change it.
-        door.require("compose")
+        door.require_general("compose")
+        door.require_general("read")
         catalogue = whole_catalogue(settings)
         reading = read_osi(file, catalogue) if format_of(file) == "osi" else read_dbt(file, catalogue)
         plan = plan_import(catalogue, reading)
@@ -206,4 +207,7 @@ def _exported(door: CliDoor, catalogue: Catalogue, wanted: Sequence[str]) -> lis
     door.require("export")
     rights = door.viewer.rights("export")
     given = {name for name in known if rights.decide(name).is_allowed}
-    return [name for name in catalogue.metrics if given.issuperset(with_inputs(catalogue, [name]))]
+    names = [name for name in catalogue.metrics if given.issuperset(with_inputs(catalogue, [name]))]
+    if not names:
+        fail(f"{door.viewer.person} may export no metric with all that it is made of (无权限)")
+    return names

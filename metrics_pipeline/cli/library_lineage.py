@@ -111,6 +111,9 @@ def library_usage(
         f"{total.reused} of {total.metrics} metrics ({total.rate:.0%}) are used twice or more; "
         f"{total.unused} by nobody; {total.uses} uses in all."
     )
+    say(
+        "Counted are rules, formulas and targets; not who reads a metric in messages, pages, the API or the Dagster UI."
+    )
 
 
 def _reach(settings: Settings) -> dict[str, datetime | None]:

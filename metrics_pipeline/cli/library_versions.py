@@ -163,9 +163,10 @@ def known_at(
     with opened_door(settings) as door:
         frame = door.published().series(metric, by, wanted, start=start, until=until, as_of=moment)
         door.read(metric, by, member, rows=len(frame))
+        with door.store.reading() as connection:
+            versions = versions_of(connection, metric)
+        versions = [row if door.knows_named(row.definition, row.diff) else _bare(row) for row in versions]
     frame = frame[frame.period_start == frame.period_start.max()]
-    with opened_store(settings) as store, store.reading() as connection:
-        versions = versions_of(connection, metric)
     found = []
     for row in frame.itertuples():
         same = [one for one in versions if one.version == row.definition_version]
@@ -181,7 +182,7 @@ def known_at(
                 "number": same[0].number if same else None,
                 "computed_at": f"{row.computed_at.replace(tzinfo=UTC).astimezone(settings.zone):%Y-%m-%d %H:%M:%S}",
                 "run": row.run_id,
-                "definition": dict(texts[-1].definition) if texts else None,
+                "definition": dict(texts[-1].definition) if texts and texts[-1].definition else None,
             }
         )
     return found
@@ -203,10 +204,17 @@ def _versions(settings: Settings, metric: str) -> list[VersionRow]:
     require_metric(settings, metric)
     with opened_store(settings) as store, store.reading() as connection:
         rows = versions_of(connection, metric)
+    with opened_door(settings) as door:
+        rows = [row if door.knows_named(row.definition, row.diff) else _bare(row) for row in rows]
     if not rows:
         find_metric(open_catalogue(settings), metric)
         fail(f"no version of {metric} is recorded yet; the next `metrics nightly` records all that the files have")
     return rows
+
+
+def _bare(row: VersionRow) -> VersionRow:
+    """A version that names a metric its reader may not know of: that there was one, and since when."""
+    return row._replace(definition={}, diff={}, who="", why="", approved_by=None)
 
 
 def _chosen(rows: Sequence[VersionRow], text: str, metric: str) -> VersionRow:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metrics_pipeline.cli.door import opened_door
+from metrics_pipeline.cli.door import opened_door, require_authors
 from metrics_pipeline.cli.output import PROBLEM, JsonOption, print_json, print_table
 from metrics_pipeline.settings import Settings, load_settings
 
@@ -33,8 +33,7 @@ def playbook_lint(
 ) -> None:
     """Check every playbook file; print all problems at once, each with file, line and mend. Exit code 1 when there is one."""
     settings = load_settings()
-    with opened_door(settings) as door:
-        door.require_general("compose")
+    require_authors(settings)
     folder = (directory or settings.rules_dir).resolve()
     found = read_playbook(settings, folder)
     if as_json:

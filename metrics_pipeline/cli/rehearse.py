@@ -16,6 +16,7 @@ from metrics_pipeline.cli.door import opened_door
 from metrics_pipeline.cli.output import (
     PROBLEM,
     JsonOption,
+    fail,
     in_order,
     nearest,
     parse_day,
@@ -64,6 +65,7 @@ def alerts_rehearse(  # noqa: PLR0917 - options of a command
 ) -> None:
     """What people would have received between two days with today's rules and routes. Sends nothing, changes nothing."""
     from metrics_pipeline.alerts.cards import cards_of
+    from metrics_pipeline.alerts.sight import known_card
     from metrics_pipeline.delivery.outbox import wording_from
     from metrics_pipeline.library.catalogue import Catalogue
     from metrics_pipeline.rehearsal import Schedule, rehearse
@@ -84,11 +86,14 @@ def alerts_rehearse(  # noqa: PLR0917 - options of a command
         door.require_export("alerts.rehearse", out)
         by_id = {one.id: one for one in ruleset.rules}
         known = {name: one for name, one in by_id.items() if door.sees_rule(one, by_id)}
-        published = door.published()
+        published, reading = door.published(), door.viewer.reading
     for name in rule or ():
         if name not in known:
             usage(f"there is no rule {name!r}{nearest(name, known)}")
     chosen = [one for one in known.values() if (not rule or one.id in rule) and (hours or one.grain != "hour")]
+    if not chosen:
+        told = "".join(f"{problem}\n" for problem in ruleset.problems) if reading.is_open else ""
+        fail(f"{told}there is no usable rule in {settings.rules_dir}; `metrics rules lint` lists every problem")
     routing = routing_of(settings, rules=ruleset.rules, metrics=catalogue.metrics)
     title = f"{TITLE} {len(chosen)} rule{'s' if len(chosen) != 1 else ''}"
     with steps(title) as (_, total):
@@ -97,7 +102,10 @@ def alerts_rehearse(  # noqa: PLR0917 - options of a command
             chosen,
             start,
             end,
-            cards=cards_of(chosen, catalogue.metrics, currency=settings.installation.currency),
+            cards={
+                name: known_card(card, reading)
+                for name, card in cards_of(chosen, catalogue.metrics, currency=settings.installation.currency).items()
+            },
             routing=routing,
             zone=settings.zone,
             schedule=schedule,
@@ -108,7 +116,7 @@ def alerts_rehearse(  # noqa: PLR0917 - options of a command
             folder=out,
             progress=lambda share: total(share, title),
         )
-    problems = [*ruleset.problems, *routing.problems]
+    problems = [*ruleset.problems, *routing.problems] if reading.is_open else []  # they name anything
     if as_json:
         print_json(
             {**found.as_json(), "problems": [str(one) for one in problems], **({"out": str(out)} if out else {})}

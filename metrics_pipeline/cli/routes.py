@@ -13,6 +13,7 @@ import typer
 from rich.text import Text
 from rich.tree import Tree
 
+from metrics_pipeline.cli.door import require_operator
 from metrics_pipeline.cli.output import (
     PROBLEM,
     JsonOption,
@@ -50,6 +51,7 @@ def routes_test(
 ) -> None:
     """Show where an alert with these labels would go, by which way, and whether it would wait. Exit code 1 when nobody gets it."""
     settings = load_settings()
+    require_operator(settings)
     routing, ruleset = open_routing(settings)
     moment = datetime.now(UTC) if at is None else parse_moment(at, "--at", settings.zone, like="2026-11-11T23:30")
     labels: dict[str, str] = {}
@@ -74,6 +76,7 @@ def routes_test(
 def routes_show(as_json: JsonOption = False) -> None:
     """Show the tree of routes, the receivers, and what is wrong with the files. Exit code 1 when something is."""
     settings = load_settings()
+    require_operator(settings)
     routing, _ = open_routing(settings)
     now = datetime.now(UTC)
     if as_json:

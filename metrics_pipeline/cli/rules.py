@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metrics_pipeline.cli.door import CliDoor, opened_door
+from metrics_pipeline.cli.door import CliDoor, opened_door, require_authors
 from metrics_pipeline.cli.output import (
     PROBLEM,
     JsonOption,
@@ -54,7 +54,7 @@ def rules_lint(
     from metrics_pipeline.rule_tests.night import STEPS
 
     settings = load_settings()
-    _for_authors(settings)
+    require_authors(settings)
     folder = (directory or settings.rules_dir).resolve()
     found, catalogue, _ = _loaded(settings, folder)
     chosen = settings.model_copy(update={"rules_dir": folder})
@@ -149,7 +149,7 @@ def rules_test(
     from metrics_pipeline.rule_tests import find_test_files, run_file
 
     settings = load_settings()
-    _for_authors(settings)
+    require_authors(settings)
     chosen = [path.resolve() for path in files or ()] or find_test_files(settings.rules_dir)
     if missing := [path for path in chosen if not path.is_file()]:
         usage(f"there is no file {missing[0]}; give files that end in .test.yml")
@@ -273,12 +273,6 @@ def rules_replay(  # noqa: PLR0917 - options of a command
             typer.echo(f"Plots: {html}")
     if result.errors:
         raise typer.Exit(PROBLEM)
-
-
-def _for_authors(settings: Settings) -> None:
-    """Rule files name any metric: while a policy is on they are for who may compose with all of them."""
-    with opened_door(settings) as door:
-        door.require_general("compose")
 
 
 def _seen(door: CliDoor, found: RuleSet) -> RuleSet:

@@ -237,12 +237,14 @@ def _mark(
 
     with _told(), opened_door(settings) as door:
         mark = mark._replace(who=door.acts_as(mark.who, "--by"))
+        sees = door.sight.sees
         if not door.is_open:
             with door.store.reading() as connection:
-                door.require_alerts(
-                    "acknowledge" if word == "acknowledged" else "silence", open_episode_keys(connection, subject)
-                )
-        keys = act(door.store, subject, **mark._asdict())
+                found = open_episode_keys(connection, subject)
+            door.require_alerts("acknowledge" if word == "acknowledged" else "silence", filter(sees, found))
+            if found and not any(map(sees, found)):
+                door.deny("read", "alert")
+        keys = act(door.store, subject, **mark._asdict(), is_meant=sees)
     end = mark.until
     if as_json:
         print_json({"episodes": list(keys), "until": end.isoformat()})

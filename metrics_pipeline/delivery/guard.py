@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from metrics_pipeline.access.model import SENSITIVE, Facts, Level, Subjects
+from metrics_pipeline.access.services import DELIVERY, may_work, why_not
 from metrics_pipeline.access.viewer import Viewer, closed_viewer
 from metrics_pipeline.alerts.notice import DRILL_PREFIX, Counts, Notice, RuleCard, Slice
-from metrics_pipeline.alerts.sight import NUMBERS, Sight, without_numbers
+from metrics_pipeline.alerts.sight import NUMBERS, Sight, known_card, without_numbers
 from metrics_pipeline.alerts.state import RANK
 from metrics_pipeline.routing.decide import Routing
 from metrics_pipeline.routing.members import members_of
@@ -42,6 +43,11 @@ class MessageGuard:
 
     store: Store
     routing: Callable[[], Routing]
+
+    def refusal(self, *, now: datetime) -> str:
+        """Why nothing may be sent at `now` (aware): an administrator revoked the sender's grant; "" when it may be."""
+        with self.store.reading() as connection:
+            return "" if may_work(connection, DELIVERY, now=now) else why_not(DELIVERY)
 
     def shown_to(self, receiver: str, notice: Notice, *, now: datetime) -> Notice:
         """The notice as `<channel>[:<address>]` may see it at `now` (aware)."""
@@ -104,16 +110,16 @@ def masked(notice: Notice, sight: Sight) -> Notice:
         return _restricted(notice)
     is_whole = (slices, parts, contributors) == (notice.slices, notice.parts, notice.contributors)
     if is_whole and _sees_every_slice(sight, notice.rule):
-        return notice
+        return replace(notice, rule=known_card(notice.rule, sight.viewer.reading))
     return replace(
         notice,
-        rule=_noted(notice, slices, sight),
+        rule=known_card(_noted(notice, slices, sight), sight.viewer.reading),
         slices=tuple(sorted(slices, key=lambda one: bool(one.rule))),
         parts=parts,
         contributors=contributors,
         contributing=len(contributors),
         incident=notice.incident if len(contributors) == len(notice.contributors) else "",
-        counts=notice.counts if _sees_every_slice(sight, notice.rule) else _counts(slices),
+        counts=_counts(slices),
         series=notice.series if _sees_series(notice, sight) else None,
     )
 

@@ -86,6 +86,8 @@ class DeliveryReport:
     """Rows that still have to be sent: later, by a channel that is not here, or by another sender."""
     recalled: tuple[str, ...] = ()
     """Keys of what was taken back unsent, because it was silenced meanwhile."""
+    refused: str = ""
+    """Why nothing more was sent although something is due: the grant of the sender was revoked."""
 
     @property
     def sent(self) -> int:
@@ -135,7 +137,10 @@ def deliver_due(
     with store.writing("outbox") as connection:
         rows.release(connection, [one for one in rows.lease_owners(connection) if is_gone(one.partition(_ROUND)[0])])
     recalled: list[str] = []
+    refused = ""
     while len(attempts) < limit:
+        if guard is not None and (refused := guard.refusal(now=now)):
+            break
         with store.writing("outbox") as connection:
             row = rows.lease_next(connection, channels=channels.keys(), owner=owner, now=now, until=now + LEASE)
             is_stale = (
@@ -158,7 +163,7 @@ def deliver_due(
             )
         )
     with store.reading() as connection:
-        return DeliveryReport(tuple(attempts), rows.waiting_count(connection), tuple(recalled))
+        return DeliveryReport(tuple(attempts), rows.waiting_count(connection), tuple(recalled), refused)
 
 
 def wording_from(settings: Settings) -> Wording:

@@ -106,6 +106,8 @@ def infer(values: FloatArray, first: date, known: BoolArray, groups: Mapping[Aff
     `values`: (n_series, n_days) from `first` on, NaN = missing. `known`: (n_days,) days of the calendar. `groups`: which
     rows are asked together; `()` is the whole shop, and what it explains is not asked of the others again.
     """
+    if not len(values):
+        return []
     logs = _log_ratios(values, known)
     spread = TO_DEVIATION * nanmedian(np.abs(logs), 1)
     logs[~(spread <= NOISIEST)] = np.nan

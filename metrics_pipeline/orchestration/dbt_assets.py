@@ -18,6 +18,7 @@ from metrics_pipeline.orchestration.instance import WRITER_POOL
 from metrics_pipeline.orchestration.keys import ARRIVALS_KEY
 from metrics_pipeline.orchestration.partitions import daily_partitions, hourly_partitions, window_of
 from metrics_pipeline.orchestration.resources import Project
+from metrics_pipeline.orchestration.services import require_nightly
 from metrics_pipeline.warehouse.transform import DbtError, dbt_arguments, dbt_environment, stream_dbt
 from metrics_pipeline.warehouse.window import Window
 
@@ -216,6 +217,7 @@ def _build(
     hourly tables with the daily ones, so that late rows reach them in the same dbt start. What is not this
     definition's own asset is recorded as an observation. A run of chosen assets builds just these.
     """
+    require_nightly(project.settings)
     context.log.info(f"dbt window: {window.start} to {window.until} (exclusive), {window.days} days")
     manifest = validate_manifest(project.manifest_path)
     selected = context.selected_asset_keys

@@ -63,6 +63,8 @@ def build_delivery_job(settings: Settings) -> dg.JobDefinition:
             found = look(store, now=now)
         finally:
             store.close()
+        if report.refused:
+            context.log.error(report.refused)
         for attempt in report.attempts:
             receiver, answer = masked(attempt.receiver), shown(attempt.answer, attempt.receiver)
             line = f"{attempt.outcome}: {attempt.title} → {receiver}: {answer}"
@@ -175,6 +177,7 @@ def _metadata(report: Any) -> dict[str, Any]:
         "dead": len(report.dead),
         "recalled": len(report.recalled),
         "waiting": report.waiting,
+        **({"refused": report.refused} if report.refused else {}),
         "deliveries": dg.MetadataValue.table(
             [
                 dg.TableRecord(

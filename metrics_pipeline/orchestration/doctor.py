@@ -230,12 +230,14 @@ def _definitions(settings: Settings) -> Iterator[Finding]:
 
 
 def _access(settings: Settings) -> Iterator[Finding]:
+    from metrics_pipeline.access.services import NEEDS, may_work, why_not
     from metrics_pipeline.store import access, open_store
 
     store = open_store(settings)
     try:
         with store.reading() as connection:
             enabled = access.enabled(connection)
+            idle = [service for service in NEEDS if not may_work(connection, service, now=datetime.now(UTC))]
     finally:
         store.close()
     if enabled is None:
@@ -244,6 +246,7 @@ def _access(settings: Settings) -> Iterator[Finding]:
     else:
         who, at = enabled
         yield Finding("access", "ok", f"policy on since {at.astimezone(settings.zone):%Y-%m-%d %H:%M}, by {who}")
+        yield from (Finding("access", "problem", why_not(service)) for service in idle)
 
 
 def _mail(settings: Settings) -> Iterator[Finding]:

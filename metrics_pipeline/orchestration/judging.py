@@ -24,6 +24,7 @@ from metrics_pipeline.library.catalogue import Metric
 from metrics_pipeline.orchestration.partitions import window_of
 from metrics_pipeline.orchestration.resources import Project
 from metrics_pipeline.orchestration.series import recent_series
+from metrics_pipeline.orchestration.services import require_nightly
 from metrics_pipeline.rules.evaluate import Evaluations, evaluate
 from metrics_pipeline.rules.model import Rule
 from metrics_pipeline.rules.seeds import seeds_of
@@ -68,6 +69,7 @@ def asked_window(tags: Mapping[str, str], published: Published) -> Window:
 
 def judge(project: Project, tags: Mapping[str, str], *, run_id: str) -> Judgement:
     """Judge all rules on the window of a run and keep the verdicts; the second call of a process costs nothing."""
+    require_nightly(project.settings)
     published = Published.open(project.settings.published_dir)
     window = judged_window(project, asked_window(tags, published), published)
     key = (published.version, window, run_id)

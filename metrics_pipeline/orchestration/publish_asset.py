@@ -17,6 +17,7 @@ from metrics_pipeline.orchestration.instance import WRITER_POOL
 from metrics_pipeline.orchestration.keys import PUBLISHED_HOURLY_KEY, PUBLISHED_KEY
 from metrics_pipeline.orchestration.partitions import daily_partitions, hourly_partitions, window_of
 from metrics_pipeline.orchestration.resources import Project
+from metrics_pipeline.orchestration.services import require_nightly
 from metrics_pipeline.store import open_store
 from metrics_pipeline.warehouse.attributes import publish_products
 from metrics_pipeline.warehouse.build import connect_build
@@ -71,6 +72,7 @@ def build_publish_assets(project: Project) -> list[dg.AssetsDefinition]:
 
 def _publish(project: Project, window: Window, run_id: str) -> dg.MaterializeResult[None]:
     settings = project.settings
+    require_nightly(settings)
     with connect_build(settings.build_path) as con:
         tables = metric_tables(project, covered_until(con), window, read_current(settings.published_dir))
         version = publish(con, settings.published_dir, tables=tables, window=window, run_id=run_id, now=project.now())

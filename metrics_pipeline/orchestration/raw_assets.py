@@ -20,6 +20,7 @@ from metrics_pipeline.orchestration.partitions import (
     window_of,
 )
 from metrics_pipeline.orchestration.resources import Project
+from metrics_pipeline.orchestration.services import require_nightly
 from metrics_pipeline.sources.contract import Table, load_contract
 from metrics_pipeline.sources.source import SourceError, Span
 from metrics_pipeline.warehouse.build import BuildError, BuildLocked, connect_build
@@ -116,6 +117,7 @@ def build_raw_assets(project: Project) -> list[dg.AssetsDefinition]:
 
 def load_span(project: Project, tables: Sequence[str], span: Span, progress: Any = None) -> LoadReport:
     """Load a UTC span of these tables; what a person has to mend becomes a `Failure` without a traceback."""
+    require_nightly(project.settings)
     try:
         return load(
             project.settings.build_path,

@@ -89,7 +89,8 @@ def _has_messages(record: dg.EventLogRecord) -> bool:
 
 
 def _is_something_due(settings: Settings) -> bool:
-    """Whether a row of the outbox has to be sent, or time has made something due."""
+    """Whether a row of the outbox has to be sent, or time has made something due, and the sender may send."""
+    from metrics_pipeline.access.services import DELIVERY, may_work
     from metrics_pipeline.orchestration.delivery_job import is_time_due
     from metrics_pipeline.store import open_store
     from metrics_pipeline.store.outbox import waiting_count
@@ -98,6 +99,8 @@ def _is_something_due(settings: Settings) -> bool:
     now = datetime.now(UTC)
     try:
         with store.reading() as connection:
+            if not may_work(connection, DELIVERY, now=now):
+                return False
             is_waiting = waiting_count(connection, now=now) > 0
         return is_waiting or is_time_due(store, settings, now=now)
     finally:

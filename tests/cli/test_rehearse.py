@@ -83,8 +83,8 @@ def test_a_rule_over_plain_values_shows_no_expectation(home, monkeypatch):
 def test_rules_none_of_which_can_be_used_are_told_with_their_lines(home, monkeypatch):
     with_rule(home, monkeypatch)
     result = run("--from", day(45), "--to", day(60))
-    assert result.exit_code == 0, result.output
-    assert "orders.yml:1: few_orders: annotations is missing" in result.stderr
+    assert result.exit_code == 1, result.output
+    assert "orders.yml:1: few_orders: annotations is missing" in result.stderr and "no usable rule" in result.stderr
 
 
 def test_wrong_words_are_wrong_usage(home):
