@@ -1,6 +1,6 @@
 """Services: what works without a person, each by a grant of its own that an administrator can see and revoke.
 
-A home has the two grants from the start (migration 0012). While no policy is on they are not asked for.
+A home has the two grants from the start (migration 0013). While no policy is on they are not asked for.
 """
 
 from __future__ import annotations

@@ -105,6 +105,12 @@ COMMANDS: Mapping[str, list[tuple[str, ...]]] = {
     "calendar propose": [(), ("--accept", "nothing_1", "--event", "x")],
     "calendar show": [(), ("--from", "2026-10-01", "--to", "2026-11-30", "--json")],
     "forecast": [("wombatpay",), ("numbatsum", "--json"), ("wombatpay", "--by", "region", "--json"), ("wombatpays",), (ADDED,)],
+    "diagnose": [
+        ("wombatpay",), ("quollshare", "--json"), ("numbatmean", "--json"), (ADDED,), ("wombatpays",),
+        ("wombatpay", "--slice", f"region={REGIONS[1]}", "--json"),
+    ],
+    "notes add": [()],
+    "notes list": [(), ("--json",)],
     "stockout": [(), ("--json",)],
     "proposals": [()],
     "proposals list": [(), ("--json",)],

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0012"
-down_revision = "0011"
+revision = "0013"
+down_revision = "0012"
 
 GIVEN = (("nightly", "operate", "builds, judges and writes messages"), ("delivery", "deliver", "sends messages"))
 
