@@ -238,7 +238,9 @@ def _plain(text: str) -> str:
             text,
         ),
     )
-    return re.sub(r"(cursor=|\"next\": ?\")[\w=-]+|\"\w*(?:seconds|_ms|_s)\": [-\d.e#]+|in [\d.]+ s\b|metrics_\w+", "*", text)
+    return re.sub(
+        r"(cursor=|\"next\": ?\")[\w=-]+|\"\w*(?:seconds|_ms|_s)\": [-\d.e#]+|in [\d.]+ s\b|metrics_\w+", "*", text
+    )
 
 
 def _difference(before: str, after: str) -> str:
