@@ -11,6 +11,7 @@ from __future__ import annotations
 import resource
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -181,6 +182,16 @@ def light_gbm(values: np.ndarray, calendar: Days, horizon: int) -> np.ndarray:
     return np.maximum(np.maximum.accumulate(found, axis=2), 0)
 
 
+WEAK = (
+    "Weak: on the *main* days of the invented panel alone the interval held 0.71 of 0.80 (seed 101; 0.83 "
+    "on the development seed): one event a year and an answer of each series to it that two seen years do "
+    "not teach. Two middle deciles of the simulator (0.72) miss the aim of 0.75. The global model wins in "
+    "MASE on the simulator only, and loses in pinball on both, so it is not the default; LightGBM has the "
+    "better pinball on the simulator, with too narrow intervals. The references that know no calendar are "
+    "judged on the same days. Run in two processes on a machine that was busy: CPU seconds, not wall. "
+)
+"""What the figures of the judging seed say against us; read it again when they change."""
+
 METHODS: dict[str, tuple[_Forecaster, int]] = {
     "ETS of the night": (lambda values, days, ahead: ets.forecast(values, days, ahead).quantiles, 0),
     "boosted ETS (global)": (lambda values, days, ahead: boosting.forecast(values, days, ahead).quantiles, GBM_SUBSET),
@@ -191,9 +202,46 @@ METHODS: dict[str, tuple[_Forecaster, int]] = {
 """Name → forecaster and on how many series it is run, 0 = all."""
 
 
+WORLDS: dict[str, Callable[[int], World]] = {"invented": invented, "simulator": simulated}
+
+
+def _of_world(name: str) -> tuple[list[str], str, str]:
+    """Of one panel: rows of methods, the row of deciles and the row of origins."""
+    world = WORLDS[name](JUDGING)
+    lines: list[str] = []
+    shown: list[Trial] = []
+    for method, (forecaster, few) in METHODS.items():
+        rows = _some(world, few)
+        try:
+            began = _cpu()
+            trials = [trial(world.values[rows], world.calendar, origin, AHEAD, forecaster) for origin in world.origins]
+            cost = 1000 * (_cpu() - began) / len(rows) / len(trials)
+        except (ImportError, OSError) as error:
+            lines.append(f"| {name} | {method} | could not be run here: {type(error).__name__} | | | | | |")
+            continue
+        one, main = score(trials), _on_main_days(trials, world)
+        label = f"{method} ({few} series)" if few else method
+        lines.append(
+            f"| {name} ({len(world.values):,}) | {label} | {one.mase:.3f} | {one.pinball:.3f} | {one.coverage:.3f} | {one.coverage_events:.3f} | {main:.3f} | {cost:.2f} |"
+        )
+        if method == FORECASTER:
+            shown = trials
+        elif few:
+            same = score([_rows(each, rows) for each in shown])
+            lines.append(
+                f"| {name} | {FORECASTER}, the same {few} series | {same.mase:.3f} | {same.pinball:.3f} | {same.coverage:.3f} | {same.coverage_events:.3f} | | |"
+            )
+    order = np.argsort(np.nan_to_num(nan_mean(world.values, axis=1)))
+    covered = [score([_rows(each, part) for each in shown]).coverage for part in np.array_split(order, 10)]
+    deciles = f"| {name} | " + " | ".join(f"{one:.2f}" for one in covered) + " |"
+    each = [score([one]) for one in shown]
+    return lines, deciles, f"| {name} | " + " | ".join(f"{one.coverage:.2f} / {one.mase:.2f}" for one in each) + " |"
+
+
 def run() -> str:
     """The section of `docs/quality.md`."""
-    worlds = {"invented": invented(JUDGING), "simulator": simulated(JUDGING)}
+    with ProcessPoolExecutor(2) as pool:
+        found = dict(zip(WORLDS, pool.map(_of_world, WORLDS), strict=True))
     lines = [
         "## Forecasts",
         "",
@@ -203,32 +251,8 @@ def run() -> str:
         "| panel (series) | method | MASE | scaled pinball | coverage | on days of the calendar | on main days | CPU ms per series and origin |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    shown: dict[str, list[Trial]] = {}
-    for name, world in worlds.items():
-        for method, (forecaster, few) in METHODS.items():
-            rows = _some(world, few)
-            try:
-                began = _cpu()
-                trials = [
-                    trial(world.values[rows], world.calendar, origin, AHEAD, forecaster) for origin in world.origins
-                ]
-                cost = 1000 * (_cpu() - began) / len(rows) / len(trials)
-            except (ImportError, OSError) as error:
-                lines.append(f"| {name} | {method} | could not be run here: {type(error).__name__} | | | | | |")
-                continue
-            one = score(trials)
-            main = _on_main_days(trials, world)
-            label = f"{method} ({few} series)" if few else method
-            lines.append(
-                f"| {name} ({len(world.values):,}) | {label} | {one.mase:.3f} | {one.pinball:.3f} | {one.coverage:.3f} | {one.coverage_events:.3f} | {main:.3f} | {cost:.2f} |"
-            )
-            if method == FORECASTER:
-                shown[name] = trials
-            elif few:
-                same = score([_rows(each, rows) for each in shown[name]])
-                lines.append(
-                    f"| {name} | {FORECASTER}, the same {few} series | {same.mase:.3f} | {same.pinball:.3f} | {same.coverage:.3f} | {same.coverage_events:.3f} | | |"
-                )
+    for rows, _, _ in found.values():
+        lines += rows
     lines += [
         "",
         "Coverage of the model of the night by decile of volume (least to most):",
@@ -236,10 +260,7 @@ def run() -> str:
         "| panel | " + " | ".join(map(str, range(1, 11))) + " |",
         "|---" * 11 + "|",
     ]
-    for name, trials in shown.items():
-        order = np.argsort(np.nan_to_num(nan_mean(worlds[name].values, axis=1)))
-        covered = [score([_rows(each, part) for each in trials]).coverage for part in np.array_split(order, 10)]
-        lines.append(f"| {name} | " + " | ".join(f"{one:.2f}" for one in covered) + " |")
+    lines += [deciles for _, deciles, _ in found.values()]
     lines += [
         "",
         "By origin (last known day): coverage and MASE of the model of the night.",
@@ -247,9 +268,7 @@ def run() -> str:
         "| panel | " + " | ".join(f"{day:%m-%d}" for day in ORIGINS) + " |",
         "|---" * (len(ORIGINS) + 1) + "|",
     ]
-    for name, trials in shown.items():
-        each = [score([one]) for one in trials]
-        lines.append(f"| {name} | " + " | ".join(f"{one.coverage:.2f} / {one.mase:.2f}" for one in each) + " |")
+    lines += [origins for _, _, origins in found.values()]
     lines += [
         "",
         "Growth (model of the night, one origin, two years of history, 14 days ahead):",
@@ -257,14 +276,15 @@ def run() -> str:
         "| series | CPU s |",
         "|---|---|",
     ]
-    world = worlds["invented"]
+    world = invented(JUDGING)
     for times in (2, 8, 20, 32):
         values = np.tile(world.values, (times, 1))
         began = _cpu()
         ets.forecast(values[:, :-AHEAD], world.calendar, AHEAD).quantiles  # noqa: B018 - computed when asked for
         lines.append(f"| {len(values):,} | {_cpu() - began:.1f} |")
+    lines += ["", WEAK]
     lines += ["", "![forecasts over the sales](images/quality-forecast.png)"]
-    _draw(worlds["invented"])
+    _draw(world)
     return "\n".join(lines)
 
 
@@ -297,7 +317,7 @@ def _draw(world: World) -> None:
     low, middle, high = (LEVELS.index(level) for level in (0.1, 0.5, 0.9))
     busy = np.argsort(-np.nan_to_num(nan_mean(world.values, axis=1)))
     for place, (row, origin) in zip(
-        axes.ravel(), [(busy[20], 6), (busy[500], 6), (busy[20], 8), (busy[900], 6)], strict=True
+        axes.ravel(), [(busy[20], 6), (busy[250], 6), (busy[20], 8), (busy[450], 6)], strict=True
     ):
         days = world.origins[origin]
         made = ets.forecast(world.values[:, :days], world.calendar.until(days + AHEAD), AHEAD).quantiles[row]
