@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -46,7 +48,10 @@ SMALL_SHOP_DAYS = 120
 
 
 def build_small_shop(home: Path) -> Settings:
-    """Simulate, load and build by the same calls that the product makes."""
+    """Simulate, load and build by the same calls that the product makes, with composed metrics beside our own."""
+    sys.path.insert(0, str(Path(__file__).parent / "dbt"))
+    from composed import compose_all
+
     from metrics_pipeline.sources.contract import load_contract
     from metrics_pipeline.sources.registry import open_source
     from metrics_pipeline.sources.simulator import simulate
@@ -57,8 +62,11 @@ def build_small_shop(home: Path) -> Settings:
 
     installation = Installation(seed=7, scale=0.04)
     write_installation(home, installation)
+    project = home / "dbt"
+    shutil.copytree(PROJECT_ROOT / "dbt_project", project, ignore=shutil.ignore_patterns("target", "logs"))
+    compose_all(project)
     # The oracle knows no limit for slices by SKU.
-    settings = Settings(home=home, installation=installation, sku_days=SMALL_SHOP_DAYS + 1)
+    settings = Settings(home=home, installation=installation, sku_days=SMALL_SHOP_DAYS + 1, dbt_project_dir=project)
     simulate(settings.source_dir, seed=7, scale=0.04, days=SMALL_SHOP_DAYS, until=SMALL_SHOP_UNTIL)
     first = SMALL_SHOP_UNTIL - timedelta(days=SMALL_SHOP_DAYS - 1)
     now = datetime.combine(SMALL_SHOP_UNTIL, datetime.min.time()) + timedelta(hours=18)

@@ -7,6 +7,8 @@ share a semantic model). Where nothing happened MetricFlow has no row and our ta
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,35 +20,39 @@ from metrics_pipeline.library.catalogue import Catalogue, Metric
 from metrics_pipeline.settings import PROJECT_ROOT, Settings
 from metrics_pipeline.warehouse.transform import ensure_manifest
 
+sys.path.insert(0, str(Path(__file__).parent))
+import composed
+
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("small_shop")]
 
 TOLERANCE = 1e-7
 CATALOGUE = Catalogue.read(PROJECT_ROOT / "dbt_project")
-MODELS = {measure.name: model for model in CATALOGUE.definitions.semantic_models for measure in model.measures}
-DEFINITIONS = {definition.id: definition for definition in CATALOGUE.definitions.metrics}
 
 
-def models_of(metric: Metric) -> set[str]:
+def models_of(catalogue: Catalogue, metric: Metric) -> set[str]:
     """Names of the semantic models that a metric's measures come from."""
     if not metric.inputs:
-        definition = DEFINITIONS[metric.id]
+        definition = catalogue.written[metric.id]
         measure = definition.conversion.base_measure if definition.conversion else definition.measure
-        return {MODELS[measure or ""].name}
-    return {name for source in metric.inputs for name in models_of(CATALOGUE.metrics[source])}
+        return {
+            model.name
+            for model in catalogue.definitions.semantic_models
+            for one in model.measures
+            if one.name == measure
+        }
+    return {name for source in metric.inputs for name in models_of(catalogue, catalogue.metrics[source])}
 
 
-def comparisons() -> Iterator[tuple[str, str, str, str]]:
-    """(metric, grain, dimension, MetricFlow's name of the dimension)."""
-    for metric in CATALOGUE.metrics.values():
-        for grain in metric.grains:
-            yield metric.id, grain, "all", ""
-        models = models_of(metric)
-        if len(models) > 1:
-            continue
-        (model,) = (m for m in CATALOGUE.definitions.semantic_models if m.name in models)
-        for dimension in metric.slices:
-            if dimension != "all" and "|" not in dimension:
-                yield metric.id, "day", dimension, f"{ENTITIES[model.name]}__{dimension}"
+def comparisons(catalogue: Catalogue, metric: Metric) -> Iterator[tuple[str, str, str]]:
+    """(grain, dimension, MetricFlow's name of the dimension)."""
+    for grain in metric.grains:
+        yield grain, "all", ""
+    models = models_of(catalogue, metric)
+    if len(models) > 1:
+        return
+    for dimension in metric.slices:
+        if dimension != "all" and "|" not in dimension:
+            yield "day", dimension, f"{ENTITIES[next(iter(models))]}__{dimension}"
 
 
 def entities() -> dict[str, str]:
@@ -64,16 +70,40 @@ ENTITIES = entities()
 
 
 @pytest.fixture(scope="module")
-def engine(small_shop: Settings) -> object:
-    """A MetricFlow engine over the semantic manifest that dbt wrote for the shop."""
+def manifest(small_shop: Settings) -> str:
+    """The semantic manifest that dbt wrote for the shop."""
+    ensure_manifest(small_shop)
+    return next(Path(small_shop.dbt_target_dir).rglob("semantic_manifest.json")).read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def engine(manifest: str) -> object:
+    """A MetricFlow engine over the definitions as they are."""
+    return engine_of(manifest)
+
+
+@pytest.fixture(scope="module")
+def engine_by_day(manifest: str) -> object:
+    """The same with clocks that tick once a day.
+
+    MetricFlow cannot express a moving sum by day of a measure whose clock has hours: it wants a time spine by hour and
+    takes the sum that ends with the first hour of a day for the day's.
+    """
+    document = json.loads(manifest)
+    for model in document["semantic_models"]:
+        for dimension in model["dimensions"]:
+            if dimension["type"] == "time":
+                dimension["type_params"]["time_granularity"] = "day"
+    return engine_of(json.dumps(document))
+
+
+def engine_of(manifest: str) -> object:
     from metricflow.engine.metricflow_engine import MetricFlowEngine
     from metricflow.protocols.sql_client import SqlEngine
     from metricflow.sql.render.duckdb_renderer import DuckDbSqlPlanRenderer
     from metricflow_semantics.model.dbt_manifest_parser import parse_manifest_from_dbt_generated_manifest
     from metricflow_semantics.model.semantic_manifest_lookup import SemanticManifestLookup
 
-    ensure_manifest(small_shop)
-    manifest = next(Path(small_shop.dbt_target_dir).rglob("semantic_manifest.json")).read_text("utf-8")
     client = SimpleNamespace(sql_engine_type=SqlEngine.DUCKDB, sql_plan_renderer=DuckDbSqlPlanRenderer())
     parsed = parse_manifest_from_dbt_generated_manifest(manifest_json_string=manifest)
     return MetricFlowEngine(SemanticManifestLookup(parsed), client)  # type: ignore[arg-type]
@@ -94,19 +124,47 @@ def metricflow_sql(engine: object, metric: str, grain: str, dimension: str) -> s
     return sql
 
 
-@pytest.mark.parametrize(("metric", "grain", "dimension", "theirs"), list(comparisons()))
+@pytest.mark.parametrize(
+    ("metric", "grain", "dimension", "theirs"),
+    [(metric.id, *how) for metric in CATALOGUE.metrics.values() for how in comparisons(CATALOGUE, metric)],
+)
 def test_metricflow_agrees(
     engine: object, build: duckdb.DuckDBPyConnection, metric: str, grain: str, dimension: str, theirs: str
 ) -> None:
-    relation = CATALOGUE.metrics[metric].relations[grain]  # type: ignore[index]
+    assert differences(engine, build, CATALOGUE.metrics[metric], grain, dimension, theirs) == []
+
+
+@pytest.mark.parametrize("asked", [request.id for request in composed.REQUESTS])
+def test_metricflow_agrees_with_what_was_composed(
+    engine: object, engine_by_day: object, build: duckdb.DuckDBPyConnection, small_shop: Settings, asked: str
+) -> None:
+    """The metric that was asked for, and the moving sums that came with it: in total and by slice."""
+    catalogue = Catalogue.read(small_shop.dbt_project_dir)
+    whole = (*catalogue.upstream(asked), asked)
+    made = [name for name in whole if name not in CATALOGUE.metrics]
+    sums = any(catalogue.written[name].kind == "cumulative" for name in whole)
+    wrong = {
+        (metric, *how): found
+        for metric in made
+        for how in comparisons(catalogue, catalogue.metrics[metric])
+        if (found := differences(engine_by_day if sums else engine, build, catalogue.metrics[metric], *how))
+    }
+    assert wrong == {}
+
+
+def differences(
+    engine: object, build: duckdb.DuckDBPyConnection, metric: Metric, grain: str, dimension: str, theirs: str
+) -> list[tuple[object, ...]]:
+    """The first rows in which the metric's table and MetricFlow do not say the same."""
+    relation = metric.relations[grain]  # type: ignore[index]
     member = f'"{theirs}"' if theirs else "'all'"
     build.execute(
         f"""
         create or replace temp table compared as
         with
             oracle as (
-                select metric_time__{grain} as period_start, {member} as member, {metric} as value
-                from ({metricflow_sql(engine, metric, grain, theirs)})
+                select metric_time__{grain} as period_start, {member} as member, {metric.id} as value
+                from ({metricflow_sql(engine, metric.id, grain, theirs)})
             ),
             ours as (select period_start, member, value from {relation} where dimension = ?),
             complete as (select distinct period_start from {relation} where dimension = 'all')
@@ -120,15 +178,14 @@ def test_metricflow_agrees(
     row = build.execute("select count(theirs), count(*) from compared").fetchone()
     assert row is not None
     assert row[0] > 0, "MetricFlow gave no value to compare with"
-    wrong = build.execute(
+    return build.execute(
         f"""
         select * from compared
         where
             theirs is not null
             and (ours is null or abs(ours - theirs) > {TOLERANCE} * greatest(1, abs(theirs)))
             -- what MetricFlow does not know we may only know as a 0 or as made of zeros
-            or (theirs is null and ours is not null and ours <> 0 and {not CATALOGUE.metrics[metric].inputs})
+            or (theirs is null and ours is not null and ours <> 0 and {not metric.inputs})
         limit 5
         """
     ).fetchall()
-    assert wrong == []
