@@ -128,7 +128,7 @@ def library_compose(  # noqa: PLR0917 - options of a command
         if save:
             with steps("Writing the definition") as (tell, _), saved(composition) as paths:
                 tell("Reading the project with dbt")
-                _check_project(settings)
+                check_project(settings)
                 _note(door, "metric.compose", composition.id, {"formula": composition.metric.formula})
             answer["saved"] = [str(path) for path in paths]
     if as_json:
@@ -177,7 +177,7 @@ def library_remove(
         if save and not any(broken.values()):
             try:
                 with removed(library, metric) as changed:
-                    _check_project(settings)
+                    check_project(settings)
                     _note(door, "metric.remove", metric, {})
                 paths = [str(path) for path in changed]
             except ComposeError as error:
@@ -327,7 +327,7 @@ def plot_line(values: list[float]) -> str:
     return "".join(_BARS[min(int((value - least) / width * len(_BARS)), len(_BARS) - 1)] for value in values)
 
 
-def _check_project(settings: Settings) -> None:
+def check_project(settings: Settings) -> None:
     """dbt reads the changed project: its manifest is then ready for Dagster. Raises, so that the change is undone."""
     from metrics_pipeline.warehouse.transform import ensure_manifest
 

@@ -13,12 +13,13 @@ import typer
 
 from metrics_pipeline.cli.door import CliDoor, opened_door
 from metrics_pipeline.cli.library import whole_catalogue
-from metrics_pipeline.cli.output import PROBLEM, JsonOption, fail, nearest, print_json, print_table, say, usage
+from metrics_pipeline.cli.output import PROBLEM, JsonOption, fail, nearest, print_json, print_table, say, steps, usage
 from metrics_pipeline.settings import load_settings
 
 if TYPE_CHECKING:
     from metrics_pipeline.library.catalogue import Catalogue
     from metrics_pipeline.library.interchange import Plan
+    from metrics_pipeline.library.lint import Finding
 
 FORMATS = ("dbt", "osi")
 
@@ -90,8 +91,10 @@ def library_import(
     as_json: JsonOption = False,
 ) -> None:
     """Take metrics of others whose measures are ours: first a look at what they would be, written only with --save."""
+    from metrics_pipeline.cli.library_compose import check_project
+    from metrics_pipeline.library.compose import ComposeError, saved
     from metrics_pipeline.library.dbt_format import read_dbt
-    from metrics_pipeline.library.interchange import plan_import, save_import
+    from metrics_pipeline.library.interchange import plan_import
     from metrics_pipeline.library.osi_format import format_of, read_osi
     from metrics_pipeline.store.audit import Event
 
@@ -107,38 +110,47 @@ def library_import(
         reading = read_osi(file, catalogue) if format_of(file) == "osi" else read_dbt(file, catalogue)
         plan = plan_import(catalogue, reading)
         rows = _rows(plan, door)
-        if save and not plan.problems and plan.new:
-            written = save_import(plan, settings.dbt_project_dir)
-            names = [one.id for one in plan.new]
-            door.record([Event("library.import", ",".join(names), details={"file": str(file), "metrics": len(names)})])
+        if save and plan.composition is not None and not plan.refusals:
+            names = plan.composition.ids
+            event = Event("library.import", ",".join(names), details={"file": str(file), "metrics": len(names)})
+            try:
+                with steps("Writing the definitions") as (tell, _), saved(plan.composition) as written:
+                    tell("Reading the project with dbt")
+                    check_project(settings)
+                    door.record([event])
+            except ComposeError as error:
+                fail(str(error))
     if as_json:
         print_json(
             {
                 "new": rows,
                 "same": list(plan.same),
                 "notes": list(plan.notes),
+                "warnings": [str(one.problem) for one in _warnings(plan)],
                 "problems": [
                     {"file": one.file, "line": one.line, "message": one.message, "mend": one.mend}
-                    for one in plan.problems
+                    for one in plan.refusals
                 ],
                 "written": written,
             }
         )
     else:
         _tell(plan, rows, written)
-    if plan.problems:
+    if plan.refusals:
         raise typer.Exit(PROBLEM)
 
 
 def _tell(plan: Plan, rows: list[dict[str, Any]], written: list[Path]) -> None:
-    for problem in plan.problems:
+    for problem in plan.refusals:
         typer.echo(str(problem))
     for note in plan.notes:
         typer.echo(f"note: {note}")
-    if plan.problems:
-        count = len(plan.problems)
+    if plan.refusals:
+        count = len(plan.refusals)
         typer.echo(f"{count} {'problem' if count == 1 else 'problems'}; nothing was written", err=True)
         return
+    for warning in _warnings(plan):
+        typer.echo(f"warning: {warning.problem}")
     if plan.same:
         typer.echo(f"{len(plan.same)} metrics are here already, word for word")
     if rows:
@@ -156,6 +168,12 @@ def _tell(plan: Plan, rows: list[dict[str, Any]], written: list[Path]) -> None:
             )
         else:
             say("Nothing was written; [bold]--save[/bold] does")
+
+
+def _warnings(plan: Plan) -> Sequence[Finding]:
+    """What `metrics library lint` would warn of with the new metrics, and does not now."""
+    found = plan.composition.warnings if plan.composition is not None else ()
+    return [one for one in found if one.severity == "warning"]
 
 
 def _rows(plan: Plan, door: CliDoor) -> list[dict[str, Any]]:
@@ -181,9 +199,9 @@ def _history(plan: Plan, metric: str, door: CliDoor) -> dict[str, Any]:
     from metrics_pipeline.library.trial import trial
     from metrics_pipeline.warehouse.read import NotPublished
 
-    assert plan.catalogue is not None
+    assert plan.composition is not None
     try:
-        values = trial(door.published(), plan.catalogue, metric)
+        values = trial(door.published(), plan.composition.catalogue, metric)
     except (PreviewError, NotPublished) as error:
         return {"newest": None, "history": f"no preview: {error}"}
     total = values[values["dimension"] == "all"]

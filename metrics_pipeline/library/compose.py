@@ -30,7 +30,7 @@ from metrics_pipeline.library.formula import (
     parse_formula,
     readable_text,
 )
-from metrics_pipeline.library.lint import Finding, computed_unit, lint_catalogue, units_of
+from metrics_pipeline.library.lint import Finding, computed_unit, new_findings, units_of
 from metrics_pipeline.library.units import UnitClash
 
 Form = Literal["expr", "ratio", "cumulative", "average", "growth", "change", "conversion"]
@@ -87,6 +87,7 @@ class Composition:
     catalogue: Catalogue
     """The library as it would be."""
     warnings: tuple[Finding, ...]
+    """What lint says of it; what `compose` made has no errors."""
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -111,11 +112,10 @@ def compose(catalogue: Catalogue, request: Request, used: Collection[str] = ()) 
         raise ComposeError(f"--expr: {error}") from None
     project = catalogue.definitions.project_dir
     after = Catalogue.read(project, drafts)
-    known = {str(finding) for finding in lint_catalogue(catalogue, used)}
-    found = [one for one in lint_catalogue(after, {*used, *drafts_ids(drafts)}) if str(one) not in known]
+    found = new_findings(catalogue, after, {*used, *drafts_ids(drafts)})
     if errors := [one.problem for one in found if one.severity == "error"]:
         raise DefinitionError(errors)
-    return Composition(request.id, drafts, after, tuple(found))
+    return Composition(request.id, drafts, after, found)
 
 
 def asked_metrics(catalogue: Catalogue, request: Request) -> tuple[str, ...]:

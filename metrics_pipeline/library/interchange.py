@@ -1,24 +1,22 @@
 """Definitions as files for others, and files of others as definitions: what the formats have in common.
 
 A format (`dbt_format`, `osi_format`) turns a file into `Incoming` entries in our own words. Whether they can be used is
-not judged here a second time: they are put beside the library's files in a folder of their own, and the library reads
-itself. What it says of them is told with the place in the file they came from.
+not judged here a second time: the library reads itself as if they stood among its files. What it says of them is told
+with the place in the file they came from. They are written as composed metrics are (`compose.saved`).
 """
 
 from __future__ import annotations
 
 import io
-import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from ruamel.yaml import YAML
 
 from metrics_pipeline.library.catalogue import Catalogue, Metric
-from metrics_pipeline.library.compile import write_files
+from metrics_pipeline.library.compose import Composition
 from metrics_pipeline.library.definitions import (
     LAYERS,
     SEMANTIC_FILE,
@@ -26,6 +24,7 @@ from metrics_pipeline.library.definitions import (
     MetricDefinition,
     Problem,
 )
+from metrics_pipeline.library.lint import Finding, new_findings
 from metrics_pipeline.yaml_values import plain, read_yaml
 
 LAYER_KEY = "layer"
@@ -65,13 +64,20 @@ class Plan:
     """Metrics of the file that the library has already, word for word."""
     problems: tuple[Problem, ...]
     notes: tuple[str, ...] = ()
-    catalogue: Catalogue | None = None
-    """The library as it would be; None when there are problems."""
+    composition: Composition | None = None
+    """What would be written; None when there are problems or nothing is new."""
+
+    @property
+    def refusals(self) -> tuple[Problem, ...]:
+        """Why nothing may be written: the problems, and what lint would call an error of the library as it would be."""
+        found = self.composition.warnings if self.composition is not None else ()
+        return (*self.problems, *(one.problem for one in found if one.severity == "error"))
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
         """The new metrics as the library would have them."""
-        return {one.id: self.catalogue.metrics[one.id] for one in self.new} if self.catalogue is not None else {}
+        made = self.composition
+        return {} if made is None else {name: made.catalogue.metrics[name] for name in made.ids}
 
 
 def with_inputs(catalogue: Catalogue, metrics: Collection[str]) -> tuple[str, ...]:
@@ -125,19 +131,15 @@ def plan_import(catalogue: Catalogue, reading: Reading) -> Plan:
     if problems:
         # What is wrong in the file may be why others in it cannot be used.
         return Plan((), (), tuple(problems), reading.notes)
-    with TemporaryDirectory(prefix="metrics-import-") as folder:
-        project = Path(folder)
-        _copy_definitions(catalogue.definitions.project_dir, project)
-        places = {one.id: one for one in reading.incoming}
-        for one in reading.incoming:
-            for layer in LAYERS:
-                (_path(project, layer, one.id)).unlink(missing_ok=True)
-            _write(project, one)
-        try:
-            merged = Catalogue.read(project)
-        except DefinitionError as error:
-            moved = [_moved(problem, project, catalogue, places) for problem in error.problems]
-            return Plan((), (), tuple(moved), reading.notes)
+    project = catalogue.definitions.project_dir
+    drafts = {_path(project, one.layer, one.id): _text(one) for one in reading.incoming}
+    elsewhere = {_path(project, layer, one.id): None for one in reading.incoming for layer in LAYERS}
+    places = {one.id: one for one in reading.incoming}
+    try:
+        merged = Catalogue.read(project, {**elsewhere, **drafts})
+    except DefinitionError as error:
+        moved = [_placed(problem, places.get(problem.file.stem)) for problem in error.problems]
+        return Plan((), (), tuple(moved), reading.notes)
     problems += reading.check(merged) if reading.check else ()
     former = {one.id: one for one in catalogue.definitions.metrics}
     after = {one.id: one for one in merged.definitions.metrics}
@@ -164,25 +166,14 @@ def plan_import(catalogue: Catalogue, reading: Reading) -> Plan:
             same.append(one.id)
     if problems:
         return Plan((), (), tuple(problems), reading.notes)
-    definitions = replace(merged.definitions, project_dir=catalogue.definitions.project_dir)
-    return Plan(tuple(new), tuple(same), (), reading.notes, replace(merged, definitions=definitions))
-
-
-def save_import(plan: Plan, project_dir: Path) -> list[Path]:
-    """Write the new metrics and the models that follow from them; returns the paths. All of them are there, or none."""
-    if plan.problems:
-        raise DefinitionError(list(plan.problems))
-    written: list[Path] = []
-    try:
-        for one in plan.new:
-            written.append(_write(project_dir, one))
-        return [*written, *write_files(Catalogue.read(project_dir))]
-    except BaseException:
-        for path in written:
-            path.unlink(missing_ok=True)
-        if written:
-            write_files(Catalogue.read(project_dir))
-        raise
+    if not new:
+        return Plan((), tuple(same), (), reading.notes)
+    added = {path: drafts[path] for one in new for path in (_path(project, one.layer, one.id),)}
+    found = tuple(
+        Finding(one.severity, _placed(one.problem, places.get(one.problem.file.stem)))
+        for one in new_findings(Catalogue.of(catalogue.definitions), merged, {one.id for one in new})
+    )
+    return Plan(tuple(new), tuple(same), (), reading.notes, Composition(new[-1].id, added, merged, found))
 
 
 def _formerly(catalogue: Catalogue, metric: str) -> Iterator[str]:
@@ -201,25 +192,8 @@ def _path(project: Path, layer: str, metric: str) -> Path:
     return project / "models" / layer / f"{metric}.yml"
 
 
-def _write(project: Path, one: Incoming) -> Path:
-    path = _path(project, one.layer, one.id)
-    entry = {key: one.entry[key] for key in _ORDER if key in one.entry}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(yaml_text({"metrics": [entry]}), "utf-8")
-    part.replace(path)
-    return path
-
-
-def _copy_definitions(project: Path, target: Path) -> None:
-    """Only what definitions are read from: the facts and the metrics' YAML."""
-    facts = SEMANTIC_FILE.parent
-    shutil.copytree(project / facts, target / facts)
-    for layer in LAYERS:
-        folder = target / "models" / layer
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in (project / "models" / layer).glob("[!_]*.yml"):
-            shutil.copy(path, folder)
+def _text(one: Incoming) -> str:
+    return yaml_text({"metrics": [{key: one.entry[key] for key in _ORDER if key in one.entry}]})
 
 
 def _twice(incoming: Sequence[Incoming]) -> Iterator[Problem]:
@@ -247,17 +221,9 @@ def _taken(one: Incoming, metric: Metric, models: Collection[str]) -> Iterator[P
             )
 
 
-def _moved(problem: Problem, project: Path, catalogue: Catalogue, places: Mapping[str, Incoming]) -> Problem:
-    """A problem of the trial folder with the place that people know."""
-    place = places.get(problem.file.stem)
-    if place is not None:
-        return Problem(place.file, place.line, problem.message, problem.mend)
-    return Problem(
-        catalogue.definitions.project_dir / problem.file.relative_to(project),
-        problem.line,
-        problem.message,
-        problem.mend,
-    )
+def _placed(problem: Problem, place: Incoming | None) -> Problem:
+    """A problem with the place in the file that came in, if it is one of that."""
+    return problem if place is None else Problem(place.file, place.line, problem.message, problem.mend)
 
 
 def _differing(one: MetricDefinition, other: MetricDefinition) -> list[str]:

@@ -54,6 +54,12 @@ def lint_catalogue(catalogue: Catalogue, used: Collection[str] = ()) -> list[Fin
     return sorted(found, key=lambda one: (one.severity, str(one.problem.file), one.problem.line, one.problem.message))
 
 
+def new_findings(before: Catalogue, after: Catalogue, used: Collection[str] = ()) -> tuple[Finding, ...]:
+    """What lint says of a changed library and did not say of it before."""
+    known = {str(finding) for finding in lint_catalogue(before, used)}
+    return tuple(one for one in lint_catalogue(after, used) if str(one) not in known)
+
+
 def units_of(catalogue: Catalogue) -> dict[str, Unit]:
     """Metric → the unit that follows from its formula; where it clashes, or for a leaf, the declared one."""
     found: dict[str, Unit] = {}

@@ -42,27 +42,54 @@ def recorded(home: Path) -> list[tuple[str, str, str]]:
         store.close()
 
 
+def content(project: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
+
+
 def test_a_metric_leaves_is_recognised_and_comes_in_under_another_name(home, tmp_path, monkeypatch):
     project = tmp_path / "project"
-    for folder in ("models", "macros"):
-        shutil.copytree(PROJECT_ROOT / "dbt_project" / folder, project / folder)
-    shutil.copy(PROJECT_ROOT / "dbt_project" / "dbt_project.yml", project)
+    shutil.copytree(PROJECT_ROOT / "dbt_project", project, ignore=shutil.ignore_patterns("target", "logs"))
     monkeypatch.setenv("METRICS_DBT_PROJECT", str(project))
-    shop = Shop().add("refunded_orders", [6.0] * 20).add("orders_paid", [100.0 + n for n in range(20)])
+    shop = Shop().add("refunded_orders", [6.0] * 20).add("orders_placed", [100.0 + n for n in range(20)])
     shop.publish(home / "warehouse" / "published")
     out = tmp_path / "out" / "shared.yml"
     assert run("export", "refund_rate", "--out", str(out)).exit_code == 0
-    out.write_text(out.read_text("utf-8").replace("name: refund_rate\n", "name: return_rate\n"), "utf-8")
+    text = out.read_text("utf-8").replace("name: refund_rate\n", "name: return_rate\n")
+    out.write_text(text, "utf-8")
+    twin = run("import", str(out), "--save")
+    assert twin.exit_code == 1
+    assert f"{out}:" in twin.stdout and "means the same as" in twin.stdout and "nothing was written" in twin.stderr
+
+    names = {
+        "Refund rate": "Return rate",
+        "退款率": "退货率",
+        "Orders first refunded": "Orders that first came back",
+        "首次退款": "首次退货",
+    }
+    head, mark, metric = text.rpartition("  - name: return_rate")
+    for old, new in {**names, "denominator: orders_paid": "denominator: orders_placed"}.items():
+        metric = metric.replace(old, new)
+    out.write_text(f"{head}{mark}{metric}", "utf-8")
     shown = run("import", str(out))
     assert shown.exit_code == 0, shown.output
     assert "2 metrics are here already" in shown.stdout
     assert "return_rate" in shown.stdout and "Nothing was written" in shown.stdout
     assert not (project / "models" / "operational" / "return_rate.yml").exists()
+
+    broken = project / "models" / "facts" / "fct_broken.sql"
+    broken.write_text("select * from {{ ref('nothing_such') }}", "utf-8")
+    before = content(project)
+    failed = run("import", str(out), "--save")
+    assert failed.exit_code == 1 and "nothing_such" in str(failed.exception)
+    assert content(project) == before, "what dbt cannot read is not kept"
+    assert recorded(home) == [("li", "library.export", "refund_rate")]
+    broken.unlink()
+
     saved = run("import", str(out), "--save", "--json")
     assert saved.exit_code == 0, saved.output
     told = json.loads(saved.stdout)
     assert told["same"] == ["orders_paid", "refunded_orders"]
-    assert [one["formula"] for one in told["new"]] == ["refunded_orders / orders_paid"]
+    assert [one["formula"] for one in told["new"]] == ["refunded_orders / orders_placed"]
     assert told["new"][0]["newest"] == pytest.approx(6 / 119)
     assert len(told["new"][0]["history"]) == 20
     assert str(project / "models" / "operational" / "return_rate.sql") in told["written"]

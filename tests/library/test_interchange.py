@@ -17,9 +17,10 @@ from ruamel.yaml import YAML
 from metrics_pipeline.library import interchange
 from metrics_pipeline.library.catalogue import Catalogue
 from metrics_pipeline.library.compile import generated_files, stale_files
+from metrics_pipeline.library.compose import saved
 from metrics_pipeline.library.dbt_format import export_dbt, read_dbt
 from metrics_pipeline.library.definitions import LAYERS
-from metrics_pipeline.library.interchange import plan_import, save_import
+from metrics_pipeline.library.interchange import Plan, plan_import
 from metrics_pipeline.library.osi_format import VENDOR, export_osi, format_of, read_osi
 from metrics_pipeline.settings import PROJECT_ROOT
 
@@ -50,6 +51,7 @@ def project(tmp_path: Path) -> Path:
     """A copy of the dbt project's models, compiled."""
     target = tmp_path / "project"
     shutil.copytree(PROJECT_ROOT / "dbt_project" / "models", target / "models")
+    shutil.copy(PROJECT_ROOT / "dbt_project" / "dbt_project.yml", target)
     return target
 
 
@@ -92,6 +94,12 @@ def document(*entries: str, models: str = "") -> str:
     return f"{models}\n    metrics:{''.join(entries)}\n"
 
 
+def save(plan: Plan) -> None:
+    assert plan.composition is not None
+    with saved(plan.composition):
+        pass
+
+
 def messages(plan) -> str:
     return "\n".join(str(problem) for problem in plan.problems)
 
@@ -106,7 +114,7 @@ def test_all_metrics_survive_the_way_out_and_in_again(catalogue, empty_project, 
     plan = plan_import(before, read_dbt(file, before))
     assert not plan.problems, messages(plan)
     assert len(plan.new) == len(catalogue.metrics)
-    save_import(plan, empty_project)
+    save(plan)
     after = Catalogue.read(empty_project)
     assert definitions(after) == definitions(catalogue)
     assert {one.id: one.version for one in after.metrics.values()} == {
@@ -279,12 +287,14 @@ def test_a_save_that_fails_leaves_nothing_behind(project, tmp_path, monkeypatch)
     )
     plan = plan_import(catalogue, read_dbt(written(tmp_path / "x.yml", text), catalogue))
     assert not plan.problems, messages(plan)
-    (project / "models" / "base" / "other.part").mkdir()
+    (project / "models" / "base" / ".other.yml.part").mkdir()
     with pytest.raises(OSError, match="other"):
-        save_import(plan, project)
-    (project / "models" / "base" / "other.part").rmdir()
+        save(plan)
+    (project / "models" / "base" / ".other.yml.part").rmdir()
+    with pytest.raises(RuntimeError, match="dbt cannot read it"), saved(plan.composition):
+        raise RuntimeError("dbt cannot read it")
     assert {path: path.read_bytes() for path in project.rglob("*") if path.is_file()} == before
-    save_import(plan, project)
+    save(plan)
     assert (project / "models" / "base" / "kept.sql").exists()
     assert not stale_files(Catalogue.read(project))
 
@@ -347,7 +357,7 @@ def test_osi_metrics_survive_the_way_out_and_in_again(catalogue, empty_project, 
     before = Catalogue.read(empty_project)
     plan = plan_import(before, read_osi(file, before))
     assert not plan.problems, messages(plan)
-    save_import(plan, empty_project)
+    save(plan)
     after = Catalogue.read(empty_project)
     wanted = set(catalogue.metrics) - exported.left_out.keys()
     assert set(after.metrics) == wanted
