@@ -29,7 +29,6 @@ from metrics_pipeline.alerts.notice import RuleCard, severity
 from metrics_pipeline.alerts.state import RANK, episode_key
 from metrics_pipeline.alerts.work_orders import SYSTEM
 from metrics_pipeline.diagnosis.model import Diagnosis
-from metrics_pipeline.store import Store
 from metrics_pipeline.store import advice as rows
 from metrics_pipeline.store import work_orders as order_rows
 from metrics_pipeline.store.advice import AdviceRow, PastRow
@@ -50,7 +49,7 @@ _EXPECTING: Final = ("band", "anomaly", "pct_change", "forecast")
 
 
 def attach(
-    store: Store,
+    connection: Connection,
     entries: Iterable[Entry],
     metrics: Mapping[str, Named],
     cards: Mapping[str, RuleCard],
@@ -59,29 +58,28 @@ def attach(
     now: datetime,
     most: int = MOST_ALERTS,
 ) -> tuple[str, ...]:
-    """Advise on what fires now; returns the episodes whose advice is new or has changed.
+    """Advise on what fires now, on the caller's transaction; returns the episodes whose advice is new or has changed.
 
     `diagnoses`: by episode. `cards`: of every rule that can fire; alerts that no rule computes get no advice.
     """
     book = list(entries)
     known = diagnoses or {}
-    with store.writing("alerts") as connection:
-        firing = [one for one in _firing(connection) if one.rule in cards and cards[one.rule].metric]
-        worst = sorted(firing, key=severity)[:most]
-        if not worst:
-            return ()
-        facts = {str(one.episode): facts_of(one, cards[one.rule]) for one in worst}
-        beside = Beside.of(facts_of(one, cards[one.rule]) for one in firing)
-        found = advise_on(connection, facts, book, metrics, cards, beside=beside, diagnoses=known, now=now)
-        before = rows.advice_of(connection, facts)
-        changed: list[AdviceRow] = []
-        for key, one in facts.items():
-            row = _row(one, found.cases[key], found.advice[key], found.past, known.get(key), now=now)
-            old = before.get(key)
-            if old is None or old._replace(at=now) != row:
-                changed.append(row)
-        rows.save_advice(connection, changed)
-        _note_orders(connection, changed, before, now=now)
+    firing = [one for one in _firing(connection) if one.rule in cards and cards[one.rule].metric]
+    worst = sorted(firing, key=severity)[:most]
+    if not worst:
+        return ()
+    facts = {str(one.episode): facts_of(one, cards[one.rule]) for one in worst}
+    beside = Beside.of(facts_of(one, cards[one.rule]) for one in firing)
+    found = advise_on(connection, facts, book, metrics, cards, beside=beside, diagnoses=known, now=now)
+    before = rows.advice_of(connection, facts)
+    changed: list[AdviceRow] = []
+    for key, one in facts.items():
+        row = _row(one, found.cases[key], found.advice[key], found.past, known.get(key), now=now)
+        old = before.get(key)
+        if old is None or old._replace(at=now) != row:
+            changed.append(row)
+    rows.save_advice(connection, changed)
+    _note_orders(connection, changed, before, now=now)
     return tuple(row.episode for row in changed)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -111,6 +111,7 @@ def apply_verdicts(
     newest_due: Mapping[str, datetime] | datetime | None = None,
     silent: bool = False,
     series: SeriesSource | None = None,
+    beside: Callable[[Connection], object] | None = None,
 ) -> AppliedReport:
     """Bring states, episodes, history and outbox to what the verdicts say, all or nothing.
 
@@ -120,7 +121,8 @@ def apply_verdicts(
     aware. `newest_due`: the newest period (shop-local start) that is due, for all rules or per rule; default the newest
     of each rule in the batch that has a verdict other than not_due; verdicts of older periods are never told as new.
     `silent`: a backfill, told to nobody (but the end of what was told before is). `series`: where plots get their points;
-    when it fails the notice goes out without a plot.
+    when it fails the notice goes out without a plot. `beside`: writes what messages of these alerts tell as well (causes,
+    advice), on the same transaction, so that no sender sees the one without the other; an error of it undoes everything.
     """
     batch = Batch.of(verdicts)
     rules = set(batch.rule.texts)
@@ -145,6 +147,8 @@ def apply_verdicts(
         limits = receivers.limits if isinstance(receivers, Routing) else Limits()
         orders = open_orders(connection, tick, cards, most=limits.work_orders)
         notifications = dispatch(connection, tick, cards, receivers=receivers, series=series)
+        if beside is not None:
+            beside(connection)
         repository.mark_processed(connection, ledger.applied(), run_id=run_id, now=now)
     firing = work.instances.tier[work.instances.state == _FIRING]
     return AppliedReport(

@@ -28,7 +28,8 @@ from metrics_pipeline.store.records import Instance
 from metrics_pipeline.store.tables import alert_instances
 
 if TYPE_CHECKING:
-    from metrics_pipeline.store import Store
+    from sqlalchemy.engine import Connection
+
     from metrics_pipeline.warehouse.read import Published
 
 log = logging.getLogger(__name__)
@@ -149,7 +150,7 @@ def _chosen(reds: Iterable[Red], context: Context, reasons: dict[Red, str], most
 
 
 def keep(
-    store: Store,
+    connection: Connection,
     findings: Findings,
     metric_of: Mapping[str, str],
     metrics: Mapping[str, Named],
@@ -157,28 +158,25 @@ def keep(
     data_version: str,
     now: datetime,
 ) -> dict[str, Diagnosis]:
-    """Keep what was found with the episodes that are open and red now; returns episode → diagnosis.
+    """Keep what was found with the episodes that are open and red now, on the caller's transaction; returns episode → diagnosis.
 
     `metric_of`: rule → metric. An episode has one row per data version: a re-run writes nothing new.
     """
-    with store.writing("alerts") as connection:
-        query = sa.select(alert_instances).where(
-            alert_instances.c.tier == "red", alert_instances.c.episode.is_not(None)
-        )
-        kept: list[rows.DiagnosisRow] = []
-        attached: dict[str, Diagnosis] = {}
-        for one in read_rows(connection, query, Instance._make):
-            period = one.data_period or one.last_period
-            if one.rule not in metric_of or period is None or one.episode is None:
-                continue
-            red = Red(metric_of[one.rule], one.dimension, one.member, one.grain, period)
-            diagnosis, reason = findings.diagnoses.get(red), findings.reasons.get(red, "")
-            if diagnosis is None and not reason:
-                continue
-            kept.append(_row(str(one.episode), period, diagnosis, reason, metrics, data_version=data_version, now=now))
-            if diagnosis is not None:
-                attached[one.episode] = diagnosis
-        rows.save(connection, kept)
+    query = sa.select(alert_instances).where(alert_instances.c.tier == "red", alert_instances.c.episode.is_not(None))
+    kept: list[rows.DiagnosisRow] = []
+    attached: dict[str, Diagnosis] = {}
+    for one in read_rows(connection, query, Instance._make):
+        period = one.data_period or one.last_period
+        if one.rule not in metric_of or period is None or one.episode is None:
+            continue
+        red = Red(metric_of[one.rule], one.dimension, one.member, one.grain, period)
+        diagnosis, reason = findings.diagnoses.get(red), findings.reasons.get(red, "")
+        if diagnosis is None and not reason:
+            continue
+        kept.append(_row(str(one.episode), period, diagnosis, reason, metrics, data_version=data_version, now=now))
+        if diagnosis is not None:
+            attached[one.episode] = diagnosis
+    rows.save(connection, kept)
     return attached
 
 

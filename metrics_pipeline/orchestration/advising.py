@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import pyarrow.compute as pc
+from sqlalchemy.engine import Connection
 
 from metrics_pipeline.advice.attach import Beside, advise_on, attach, facts_of_verdict
 from metrics_pipeline.advice.evidence import AlertFacts
@@ -105,22 +106,22 @@ def _breaching(evaluations: Evaluations, known: Mapping[str, RuleCard]) -> list[
     ]
 
 
-def advise(project: Project, diagnoses: Mapping[str, Diagnosis] | None = None) -> Advised:
-    """Advise on what fires now; a second time changes nothing. Never raises: an alert without advice is still an alert."""
+def advise(connection: Connection, project: Project, diagnoses: Mapping[str, Diagnosis] | None = None) -> Advised:
+    """Advise on what fires now, on the caller's transaction; a second time changes nothing.
+
+    Never raises: what fails is undone alone, and an alert without advice is still an alert.
+    """
     try:
         playbook = load_playbook(project.settings.rules_dir, metrics=project.catalogue.metrics)
-        store = open_store(project.settings)
-        try:
+        with connection.begin_nested():
             found = attach(
-                store,
+                connection,
                 playbook.entries.values(),
                 project.catalogue.metrics,
                 cards(project),
                 diagnoses=diagnoses,
                 now=project.now(),
             )
-        finally:
-            store.close()
     except Exception as error:
         log.exception("no advice on the alerts of this run")
         return Advised(problems=(f"{type(error).__name__}: {error}",))

@@ -6,10 +6,11 @@ rebuilds and judges the same days again.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import dagster as dg
+from sqlalchemy.engine import Connection
 
 from metrics_pipeline.alerts.apply import AppliedReport, apply_verdicts, retire_rules
 from metrics_pipeline.delivery.standing import Standing, masked, receivers_of
@@ -47,19 +48,20 @@ def build_outbox_asset(project: Project) -> dg.AssetsDefinition:
         judgement = judge(project, tags, run_id=context.run_id)
         is_hourly = tags.get("metrics/kind") == HOURLY
         silent = tags.get(SILENT_TAG) == "true" or DAGSTER_BACKFILL_TAG in tags
-        report = apply_judgement(project, judgement, silent=silent, run_id=context.run_id)
-        found_causes = {} if silent else keep_diagnoses(project, judgement, cards(project))
-        advised = Advised() if silent else advise(project, found_causes)
+        explaining = Explaining(project, judgement)
+        report = apply_judgement(
+            project, judgement, silent=silent, run_id=context.run_id, beside=None if silent else explaining.prepared()
+        )
         if not is_hourly:  # an hourly run leaves the daily tables as they were
             forget_published(project, judgement)
-        found, told = _deliveries(project, report.notifications)
+        found, addressed = _deliveries(project, report.notifications)
         context.instance.add_run_tags(context.run_id, {"metrics/messages": str(len(report.notifications))})
         return dg.MaterializeResult(
             metadata={
                 **_metadata(report, silent=silent),
-                **_advice_metadata(advised),
+                **_advice_metadata(explaining.advised),
                 **_diagnosis_metadata(project, judgement, silent=silent),
-                **told,
+                **addressed,
                 **standing_metadata(found),
             },
             check_results=[check_result(found)],
@@ -68,8 +70,33 @@ def build_outbox_asset(project: Project) -> dg.AssetsDefinition:
     return outbox
 
 
-def apply_judgement(project: Project, judgement: Judgement, *, silent: bool, run_id: str = "") -> AppliedReport:
-    """Apply the verdicts of a run to the alerts; a second time changes nothing."""
+class Explaining:
+    """Causes of and advice on the alerts of a run, written with them: a message sent at once tells them already."""
+
+    def __init__(self, project: Project, judgement: Judgement) -> None:
+        self.advised = Advised()
+        self._project = project
+        self._judgement = judgement
+
+    def prepared(self) -> Callable[[Connection], None]:
+        """What writes them. The search for causes is done here, before a transaction begins."""
+        diagnosed(self._project, self._judgement)
+        return self._write
+
+    def _write(self, connection: Connection) -> None:
+        causes = keep_diagnoses(connection, self._project, self._judgement, cards(self._project))
+        self.advised = advise(connection, self._project, causes)
+
+
+def apply_judgement(
+    project: Project,
+    judgement: Judgement,
+    *,
+    silent: bool,
+    run_id: str = "",
+    beside: Callable[[Connection], object] | None = None,
+) -> AppliedReport:
+    """Apply the verdicts of a run to the alerts; a second time changes nothing. `beside`: as of `apply_verdicts`."""
     now = project.now()
     routing = routing_of(project.settings)
     store = open_store(project.settings)
@@ -84,6 +111,7 @@ def apply_judgement(project: Project, judgement: Judgement, *, silent: bool, run
             now=now,
             silent=silent,
             series=lambda keys: series_of(project, judgement, keys),
+            beside=beside,
         )
     finally:
         store.close()

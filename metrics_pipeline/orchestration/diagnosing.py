@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping
 
 import pyarrow.compute as pc
+from sqlalchemy.engine import Connection
 
 from metrics_pipeline.alerts.notice import RuleCard
 from metrics_pipeline.diagnosis.attach import NOTHING_RED, Findings, Red, diagnose_all, keep
@@ -37,21 +38,23 @@ def diagnosed(project: Project, judgement: Judgement) -> Findings:
     return found
 
 
-def keep_diagnoses(project: Project, judgement: Judgement, cards: Mapping[str, RuleCard]) -> dict[str, Diagnosis]:
-    """Keep them with the open red episodes; returns episode → diagnosis. Never raises."""
+def keep_diagnoses(
+    connection: Connection, project: Project, judgement: Judgement, cards: Mapping[str, RuleCard]
+) -> dict[str, Diagnosis]:
+    """Keep them with the open red episodes, on the caller's transaction; returns episode → diagnosis.
+
+    Never raises: what fails is undone alone. Call `diagnosed` before the transaction, so that it waits for no search.
+    """
     try:
-        store = open_store(project.settings)
-        try:
+        with connection.begin_nested():
             return keep(
-                store,
+                connection,
                 diagnosed(project, judgement),
                 {rule: card.metric for rule, card in cards.items() if card.kind == "metric" and card.metric},
                 names(project),
                 data_version=judgement.published.version,
                 now=project.now(),
             )
-        finally:
-            store.close()
     except Exception:
         log.exception("the diagnoses of this run are not kept")
         return {}

@@ -52,7 +52,12 @@ def at(day: int):
 
 def night(store, *verdicts, day=0, diagnoses=None):
     apply_verdicts(store, verdicts, CARDS, receivers=RECEIVERS, now=at(day))
-    return attach(store, ENTRIES.values(), METRICS, CARDS, diagnoses=diagnoses, now=at(day))
+    return advised(store, CARDS, day=day, diagnoses=diagnoses)
+
+
+def advised(store, cards=CARDS, *, day=0, diagnoses=None):
+    with store.writing("alerts") as connection:
+        return attach(connection, ENTRIES.values(), METRICS, cards, diagnoses=diagnoses, now=at(day))
 
 
 def told(store, key, day=0):
@@ -81,7 +86,7 @@ def test_a_second_run_changes_nothing(store):
     assert night(store, verdict(), day=0) == ()
     order = show_order(store, episode(), now=at(1))
     assert [one.what for one in order.events] == ["opened", "advised"]
-    assert attach(store, ENTRIES.values(), METRICS, CARDS, now=at(1)) == ()
+    assert advised(store, day=1) == ()
 
 
 def test_the_work_order_says_what_to_do_first(store):
@@ -216,4 +221,4 @@ def test_a_diagnosis_alone_has_advice_and_a_memory_and_writes_nothing(store):
 def test_alerts_without_a_metric_get_no_advice(store):
     card = make_card("pipeline_failed:nightly", metric="", kind="alarm")
     apply_verdicts(store, [make_verdict("red", rule=card.id, metric="")], {card.id: card}, receivers=RECEIVERS, now=NOW)
-    assert attach(store, ENTRIES.values(), METRICS, {card.id: card}, now=NOW) == ()
+    assert advised(store, {card.id: card}) == ()

@@ -172,7 +172,8 @@ def advised(home):
         "utf-8",
     )
     entries = load_playbook(playbook).entries.values()
-    attach(store, entries, names, cards, now=NOW + timedelta(days=9))
+    with store.writing("alerts") as connection:
+        attach(connection, entries, names, cards, now=NOW + timedelta(days=9))
     store.close()
     return f"{INSTANCE}@2025-11-20T00:00"
 

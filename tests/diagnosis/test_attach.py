@@ -37,7 +37,8 @@ def store(tmp_path):
 
 
 def kept(store, findings, version="v1", now=NOW):
-    return keep(store, findings, {"orders_drop": "orders_paid"}, NAMES, data_version=version, now=now)
+    with store.writing("alerts") as connection:
+        return keep(connection, findings, {"orders_drop": "orders_paid"}, NAMES, data_version=version, now=now)
 
 
 def told(store):

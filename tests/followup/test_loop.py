@@ -192,7 +192,8 @@ def diagnose_red(store: Store, ground: Ground, rules, day: date):
     context = Context(ground.catalogue, ground.seeds.promotions)
     found = diagnose_all(ground.published, context, reds, now=now)
     names = {one.id: Named(one.name_zh, one.name_en, one.unit, "CNY") for one in metrics.values()}
-    return keep(store, found, by_rule, names, data_version=ground.published.version, now=now)
+    with store.writing("alerts") as connection:
+        return keep(connection, found, by_rule, names, data_version=ground.published.version, now=now)
 
 
 def advise(store: Store, ground: Ground, day: date) -> list[str]:
@@ -202,7 +203,8 @@ def advise(store: Store, ground: Ground, day: date) -> list[str]:
     entries = load_playbook(ground.rules_dir, metrics=ground.catalogue.metrics).entries.values()
     metrics = ground.catalogue.metrics
     now = instant(day + timedelta(days=1))
-    advised = attach(store, entries, metrics, cards_of(rules, metrics), diagnoses=diagnoses, now=now)
+    with store.writing("alerts") as connection:
+        advised = attach(connection, entries, metrics, cards_of(rules, metrics), diagnoses=diagnoses, now=now)
     with store.reading() as connection:
         found = told_of(connection, advised, now=now)
     return [line for one in found.values() for line in one.lines("en")]
