@@ -205,6 +205,7 @@ def rules_replay(  # noqa: PLR0917 - options of a command
 ) -> None:
     """Run rules over published history: when would they have fired, how often a week, how well."""
     from metrics_pipeline.rules.composite import with_parts
+    from metrics_pipeline.rules.past_incidents import known_incidents
     from metrics_pipeline.rules.replay import read_labels, replay
     from metrics_pipeline.rules.replay_page import replay_page
 
@@ -231,6 +232,7 @@ def rules_replay(  # noqa: PLR0917 - options of a command
             end + timedelta(days=1),
             promotions=seeds.promotions,
             references=seeds.references,
+            incidents=known_incidents(settings, start),
             labels=incidents,
             progress=lambda share: total(share, title),
         )

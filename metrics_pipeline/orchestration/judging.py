@@ -27,6 +27,7 @@ from metrics_pipeline.orchestration.series import recent_series
 from metrics_pipeline.orchestration.services import require_nightly
 from metrics_pipeline.rules.evaluate import Evaluations, evaluate
 from metrics_pipeline.rules.model import Rule
+from metrics_pipeline.rules.past_incidents import known_incidents
 from metrics_pipeline.rules.seeds import seeds_of
 from metrics_pipeline.warehouse.read import Published
 from metrics_pipeline.warehouse.window import Window
@@ -85,6 +86,7 @@ def judge(project: Project, tags: Mapping[str, str], *, run_id: str) -> Judgemen
             zone=project.settings.zone,
             promotions=seeds.promotions,
             references=seeds.references,
+            incidents=known_incidents(project.settings, window.start),
             evaluations_dir=project.settings.evaluations_dir,
         )
         project.judgements.clear()

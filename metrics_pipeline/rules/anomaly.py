@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from metrics_pipeline.detection.baseline import JUDGED, Surprise, point_surprise
 from metrics_pipeline.detection.drift import drift_surprise
-from metrics_pipeline.detection.interface import PHASES, Calendar, FloatArray, IntArray, Panel
+from metrics_pipeline.detection.interface import PHASES, BoolArray, Calendar, FloatArray, IntArray, Panel
 from metrics_pipeline.detection.promotions import PHASES as CALENDAR_PHASES
 from metrics_pipeline.detection.promotions import PromotionDay, calendar_days
 from metrics_pipeline.detection.tracking import walk
@@ -60,6 +60,8 @@ class _Values:
     """Hours from 1970-01-01 to the start of its period, shop-local."""
     numerator: FloatArray
     denominator: FloatArray
+    is_incident: BoolArray
+    """Whether it is of a past incident: learned from by nobody."""
     key_of: IntArray
     """(n_series,)"""
     members: tuple[str, ...]
@@ -75,7 +77,8 @@ def found(
 ) -> pa.Table:
     """`spec_no, member, period_start` and `COLUMNS` of every tested period in the span [start, until) that can be judged.
 
-    `values`: a table expression with the published columns; the relation `anomaly_wanted` is on the connection.
+    `values`: a table expression with the published columns; the relations `anomaly_wanted` and `incident_periods` are on the
+    connection.
     """
     tables = [EMPTY]
     for grain in ("day", "hour"):
@@ -108,12 +111,15 @@ def _read(con: duckdb.DuckDBPyConnection, values: str, keys: Sequence[int]) -> _
         f"""SELECT
             w.key_no, v.member, date_diff('hour', TIMESTAMP '1970-01-01', v.period_start) AS hours,
             CASE WHEN v.denominator > 0 AND v.numerator IS NOT NULL THEN v.numerator ELSE v.value END AS n,
-            CASE WHEN v.denominator > 0 AND v.numerator IS NOT NULL THEN v.denominator ELSE 1 END AS d
+            CASE WHEN v.denominator > 0 AND v.numerator IS NOT NULL THEN v.denominator ELSE 1 END AS d,
+            i.key_no IS NOT NULL AS is_incident
         FROM {values} AS v
         JOIN anomaly_wanted AS w
             ON w.metric = v.metric AND w.grain = v.grain AND w.dimension = v.dimension
             AND w.metric_version = v.definition_version
             AND v.period_start >= w.since AND v.period_start < w.until AND v.period_start <= w.last_start
+        LEFT JOIN incident_periods AS i
+            ON i.key_no = w.key_no AND i.member = v.member AND i.period_start = v.period_start
         WHERE list_contains($keys, w.key_no) AND isfinite(v.value)
         ORDER BY w.key_no, v.member, v.period_start""",
         params={"keys": list(keys)},
@@ -129,6 +135,7 @@ def _read(con: duckdb.DuckDBPyConnection, values: str, keys: Sequence[int]) -> _
         table["hours"].to_numpy().astype(np.int64),
         table["n"].to_numpy().astype(np.float64),
         table["d"].to_numpy().astype(np.float64),
+        table["is_incident"].to_numpy(),
         key[is_first],
         tuple(names[n] for n in number[is_first].tolist()),
     )
@@ -146,6 +153,10 @@ def _judge(long: _Values, asked: Sequence[Asked], promotions: Sequence[Promotion
     numerator, denominator = np.full(shape, np.nan), np.full(shape, np.nan)
     numerator[long.series[inside], column[inside]] = long.numerator[inside]
     denominator[long.series[inside], column[inside]] = long.denominator[inside]
+    excluded = None
+    if (inside & long.is_incident).any():
+        excluded = np.zeros(shape, dtype=bool)
+        excluded[long.series[inside], column[inside]] = long.is_incident[inside]
     tested = slice(-(-(_hours(start) - origin) // step), shape[1])
     if tested.start >= tested.stop or not np.isfinite(numerator[:, tested]).any():
         return []
@@ -156,7 +167,7 @@ def _judge(long: _Values, asked: Sequence[Asked], promotions: Sequence[Promotion
     calendar = _calendar(long, {one.key_no: one.dimension for one in asked}, promotions, days)
     group = long.key_of * (int(calendar.category.max(initial=0)) + 1) + calendar.category
     is_ratio = bool(np.nanmax(np.where(denominator == 1, 0, np.nan_to_num(denominator)), initial=0) > 0)
-    panel = Panel(numerator, slot.astype(np.int64), group, denominator if is_ratio else None)
+    panel = Panel(numerator, slot.astype(np.int64), group, denominator if is_ratio else None, excluded)
     patterns = {one.expression.pattern for one in asked}
     seen = walk(panel, calendar, tested, with_means="drift" in patterns)
     surprises: dict[str, Surprise] = {}

@@ -26,6 +26,7 @@ from metrics_pipeline.forecasting.supply import SKU_HISTORY_DAYS, terms_of
 from metrics_pipeline.rules import anomaly, composite, freshness, together
 from metrics_pipeline.rules.expression import TOGETHER
 from metrics_pipeline.rules.model import Rule
+from metrics_pipeline.rules.past_incidents import PastIncident, changes
 from metrics_pipeline.rules.statement import (
     COLUMNS,
     KEY,
@@ -188,12 +189,14 @@ def evaluate(
     zone: tzinfo = UTC,
     promotions: Sequence[PromotionDay] = (),
     references: Sequence[Reference] = (),
+    incidents: Sequence[PastIncident] = (),
     evaluations_dir: Path | None = None,
 ) -> Evaluations:
     """Judge every rule on every slice for the periods that begin in [start, until), shop-local.
 
     `evaluated_at` is now: aware, or naive UTC; with `zone`, the shop's, it decides whether a value is late.
-    `promotions` are the days of the calendar that this shop takes part in, `references` its targets and benchmarks. With `evaluations_dir` the verdicts that
+    `promotions` are the days of the calendar that this shop takes part in, `references` its targets and benchmarks,
+    `incidents` what no baseline is learned from. With `evaluations_dir` the verdicts that
     are not there yet are added below it, one file for each month; a second run adds nothing.
 
     A rule that the database cannot evaluate gets the verdict `unknown` with the reason `error`, and stops only itself.
@@ -201,7 +204,9 @@ def evaluate(
     span = Span(moment(start), moment(until))
     now = evaluated_at if evaluated_at.tzinfo else evaluated_at.replace(tzinfo=UTC)
     with published.connect(span.start, span.until) as con:
-        judged = Judging(con, published, now.astimezone(zone).replace(tzinfo=None), promotions, references)
+        judged = Judging(
+            con, published, now.astimezone(zone).replace(tzinfo=None), promotions, references, incidents=incidents
+        )
         judged.run("verdicts", rules, span)
         stamp = Stamp(published.version, now.astimezone(UTC).replace(tzinfo=None), run_id)
         table = verdict_table(con.sql("SELECT * FROM found").to_arrow_table(), judged.ruleset, stamp)
@@ -229,6 +234,8 @@ class Judging:
         local_now: datetime,
         promotions: Sequence[PromotionDay],
         references: Sequence[Reference] = (),
+        *,
+        incidents: Sequence[PastIncident] = (),
     ) -> None:
         self._con = con
         self._published = published
@@ -236,6 +243,9 @@ class Judging:
         self._now = local_now
         self._promotions = promotions
         self._references = references
+        self._incidents = incidents
+        self._known: Sequence[PastIncident] = ()
+        """Incidents that are known throughout the part of the span that is judged now."""
         self._exists = False
         self.sql = ""
         """The statement of all rules but the composite ones, which come after it in the same form."""
@@ -249,15 +259,18 @@ class Judging:
         the view of this name, which has the columns `OF_RULE` instead of the number.
 
         First every rule on values, then the facts about metrics, then composite rules over what was found. Where a
-        metric's definition changes within the span, the days before and after are judged each by themselves: each
-        value is compared with history of its own definition only.
+        metric's definition changes within the span, or what is known of past incidents, the days before and after are
+        judged each by themselves: each value is compared with history of its own definition only.
         """
-        spans = span.split(_changes(rules, self._published.metrics))
+        read = {rule.metric for rule in rules}
+        incidents = [one for one in self._incidents if one.metric in read]
+        spans = span.split(_changes(rules, self._published.metrics) | changes(incidents))
         sets: list[pa.Table] = []
         self._con.execute(f"DROP VIEW IF EXISTS {view}; DROP TABLE IF EXISTS found")
         self._exists = False
         for piece in spans:
             self._metrics = {name: state.at(piece.start) for name, state in self._published.metrics.items()}
+            self._known = [one for one in incidents if one.is_known(piece.start)]
             first = len(sets) * len(rules)
             sets.append(ruleset(rules, self._metrics, self._references, first=first))
             facts_since = span.start if piece.until == span.until else None
@@ -346,6 +359,7 @@ class Judging:
             span,
             numbers=[number for number, _ in rules],
             set_numbers=self._references,
+            incidents=self._known,
         )
         for name, relation in needed.tables.items():
             self._con.register(name, relation)

@@ -31,6 +31,7 @@ from metrics_pipeline.detection.promotions import PromotionDay
 from metrics_pipeline.detection.references import Reference
 from metrics_pipeline.rules.evaluate import Judging, Stamp, moment, verdict_table
 from metrics_pipeline.rules.model import Rule
+from metrics_pipeline.rules.past_incidents import PastIncident
 from metrics_pipeline.rules.statement import Span
 from metrics_pipeline.warehouse.read import Published
 
@@ -218,17 +219,19 @@ def replay(
     *,
     promotions: Sequence[PromotionDay] = (),
     references: Sequence[Reference] = (),
+    incidents: Sequence[PastIncident] = (),
     labels: Sequence[Label] = (),
     grace_days: int = GRACE_DAYS,
     progress: Callable[[float], None] | None = None,
 ) -> Replay:
     """Judge the rules over [start, until), shop-local, as if every period had just ended. Writes nothing.
 
-    `progress` is told the share that is done. Composite rules need the rules they look at (`composite.with_parts`).
+    `incidents`: of `past_incidents`, each left out of baselines from the Monday on at which it was known. `progress` is told the
+    share that is done. Composite rules need the rules they look at (`composite.with_parts`).
     """
     span = Span(moment(start), moment(until))
     with published.connect(span.start, span.until) as con:
-        judging = Judging(con, published, datetime.max, promotions, references)
+        judging = Judging(con, published, datetime.max, promotions, references, incidents=incidents)
         con.execute(_CREATE)
         for piece in span.pieces(PIECE_DAYS):
             judging.run("piece", rules, piece)
@@ -288,6 +291,7 @@ def verdict_pieces(
     errors: dict[str, str],
     promotions: Sequence[PromotionDay] = (),
     references: Sequence[Reference] = (),
+    incidents: Sequence[PastIncident] = (),
 ) -> Iterator[tuple[datetime, pa.Table]]:
     """All verdicts of [start, until), shop-local, in stretches of four weeks: the end of each and its verdicts, in no order.
 
@@ -296,7 +300,7 @@ def verdict_pieces(
     """
     span = Span(moment(start), moment(until))
     with published.connect(span.start, span.until) as con:
-        judging = Judging(con, published, datetime.max, promotions, references)
+        judging = Judging(con, published, datetime.max, promotions, references, incidents=incidents)
         for piece in span.pieces(PIECE_DAYS):
             judging.run("piece", rules, piece)
             found = con.sql("SELECT * FROM found WHERE reason <> 'absent'").to_arrow_table()

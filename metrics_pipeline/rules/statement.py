@@ -37,6 +37,7 @@ from metrics_pipeline.forecasting import judged as foreseen
 from metrics_pipeline.rules import anomaly
 from metrics_pipeline.rules.expression import FORESEEN, Expression, Threshold
 from metrics_pipeline.rules.model import Rule
+from metrics_pipeline.rules.past_incidents import PastIncident
 from metrics_pipeline.warehouse.quoting import literal
 from metrics_pipeline.warehouse.read import MetricState
 
@@ -73,9 +74,10 @@ KEY = ("rule", "member", "period_start", "rule_hash", "metric_version", "data_ve
 """What makes an evaluation the same one."""
 
 
-Feature = Literal["recovery", "variants", "composite", "slice_events"]
+Feature = Literal["recovery", "variants", "composite", "slice_events", "incidents"]
 """recovery: some rule recovers at other thresholds than it fires at · variants: some rule has overrides or promotions ·
-composite: the rules look at verdicts and not at values · slice_events: some promotion is of some slices only."""
+composite: the rules look at verdicts and not at values · slice_events: some promotion is of some slices only ·
+incidents: some periods are known to be of past incidents."""
 
 
 @dataclass(frozen=True)
@@ -142,10 +144,11 @@ def relations(
     *,
     numbers: Sequence[int] | None = None,
     set_numbers: Sequence[Reference] = (),
+    incidents: Sequence[PastIncident] = (),
 ) -> Relations:
     """What the statement needs to know of these rules, metrics and periods.
 
-    `set_numbers`: targets and benchmarks. `numbers`: of the rules, default from 0 on. Either all rules are composite or none is; freshness rules ask no series.
+    `set_numbers`: targets and benchmarks. `incidents`: those known when the span begins. `numbers`: of the rules, default from 0 on. Either all rules are composite or none is; freshness rules ask no series.
     """
     numbered = list(zip(range(len(rules)) if numbers is None else numbers, rules, strict=True))
     specs: dict[_Asked, int] = {}
@@ -189,6 +192,7 @@ def relations(
         tables["anomaly_wanted"], more = learned.result()
         reads = tuple(_disjoint([*reads, *more]))
     tables["reference_values"] = _reference_values(set_numbers, keys)
+    tables["incident_periods"] = _incident_periods(incidents, keys)
     return Relations(
         tables,
         frozenset(spec.expression.family for spec in specs),
@@ -196,7 +200,7 @@ def relations(
         reads,
         frozenset(rule.dimension for rule in rules)
         | {spec.expression.parent or "all" for spec in specs if spec.expression.family == "share"},
-        _features(rules) | ({"slice_events"} if any(day.affects for day in promotions) else set()),
+        _features(rules, promotions, tables["incident_periods"]),
         tuple(
             anomaly.Asked(number, keys.number(metric, grain, dimension), grain, dimension, expression, metric)
             for (metric, dimension, grain, expression, _), number in specs.items()
@@ -259,7 +263,7 @@ def statement(values: str, needed: Relations, composed: str = "") -> str:
     """
     families, probabilities, features = needed.families, needed.probabilities, needed.features
     common = {"series_no": _SERIES_NO, "day_no": _DAY_NO, "wanted_values": _WANTED_VALUES.format(values=values)}
-    by_slice = "slice_events" in features
+    by_slice, with_incidents = "slice_events" in features, "incidents" in features
     detectors = {
         "change": change.CTES,
         "event": event.CTES,
@@ -279,8 +283,9 @@ def statement(values: str, needed: Relations, composed: str = "") -> str:
             seen_days=SEEN_DAYS,
             series=_SERIES,
             slice_events=_SLICE_EVENTS.format(series=_SERIES) if by_slice else "",
-            is_event=_IS_EVENT_OF_SLICE if by_slice else _IS_EVENT,
-            join_slice_events=_JOIN_SLICE_EVENTS.format(**common) if by_slice else "",
+            is_event=(_IS_EVENT_OF_SLICE if by_slice else _IS_EVENT) + (_IS_INCIDENT if with_incidents else ""),
+            join_slice_events=(_JOIN_SLICE_EVENTS.format(**common) if by_slice else "")
+            + (_JOIN_INCIDENTS if with_incidents else ""),
             **common,
         ),
         *(detectors[family] for family in asked),
@@ -313,6 +318,10 @@ class _Keys:
 
     def number(self, metric: str, grain: str, dimension: str) -> int:
         return self._numbers.setdefault((metric, grain, dimension), len(self._numbers))
+
+    def known(self, metric: str, grain: str, dimension: str) -> int | None:
+        """The number, when something asks for these values."""
+        return self._numbers.get((metric, grain, dimension))
 
 
 def _ask(spec: _Asked, number: int) -> foreseen.Ask:
@@ -376,7 +385,9 @@ def _bound(tier: str, *, learned: bool) -> str:
     )
 
 
-def _features(rules: Sequence[Rule]) -> frozenset[Feature]:
+def _features(
+    rules: Sequence[Rule], promotions: Sequence[PromotionDay], incident_periods: pa.Table
+) -> frozenset[Feature]:
     found: set[Feature] = set()
     if any(rule.condition for rule in rules):
         found.add("composite")
@@ -386,6 +397,10 @@ def _features(rules: Sequence[Rule]) -> frozenset[Feature]:
     varied = [one.recover_if for rule in rules for one in (*rule.overrides, *rule.promotions.values())]
     if any(recovery.yellow or recovery.red for recovery in (*own, *varied)):
         found.add("recovery")
+    if any(day.affects for day in promotions):
+        found.add("slice_events")
+    if incident_periods.num_rows:
+        found.add("incidents")
     return frozenset(found)
 
 
@@ -649,6 +664,20 @@ def _event_where(specs: Mapping[_Asked, int], promotions: Sequence[PromotionDay]
                         key_no=keys.number(*key), event_no=event_no, part_no=part_no, parts=len(affects),
                         member=member, day_no=_day_no(on), widening=widening, is_excluded=is_excluded,
                     )  # fmt: skip
+    return columns.table()
+
+
+def _incident_periods(incidents: Sequence[PastIncident], keys: _Keys) -> pa.Table:
+    """The periods of these incidents, for the series that are asked: `key_no, member, period_start`, each once."""
+    columns = _Columns({"key_no": pa.int64(), "member": pa.string(), "period_start": pa.timestamp("us")})
+    found = set()
+    for one in incidents:
+        key = keys.known(one.metric, one.grain, one.dimension)
+        if key is not None:
+            count = (one.last_period - one.first_period) // _PERIOD[one.grain] + 1
+            found |= {(key, one.member, one.first_period + n * _PERIOD[one.grain]) for n in range(count)}
+    for key, member, start in sorted(found):
+        columns.add(key_no=key, member=member, period_start=start)
     return columns.table()
 
 
@@ -931,6 +960,10 @@ slice_events AS MATERIALIZED (
 """
 _JOIN_SLICE_EVENTS = """
     LEFT JOIN slice_events AS own ON own.series_no = {series_no} AND own.day_no = {day_no}"""
+_IS_INCIDENT = " OR i.key_no IS NOT NULL"
+_JOIN_INCIDENTS = """
+    LEFT JOIN incident_periods AS i
+        ON i.key_no = w.key_no AND i.member = v.member AND i.period_start = v.period_start"""
 _SERIES_NO = f"w.key_no * {_SERIES} + m.member_no"
 _DAY_NO = "CAST(date_diff('day', DATE '1970-01-01', CAST(v.period_start AS DATE)) AS INTEGER)"
 
