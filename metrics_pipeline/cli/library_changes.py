@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metrics_pipeline.cli.door import opened_door
+from metrics_pipeline.cli.door import opened_door, require_operator
 from metrics_pipeline.cli.library import find_metric, open_catalogue, require_metric
 from metrics_pipeline.cli.library_versions import MetricArgument, show_diff
 from metrics_pipeline.cli.output import (
+    PROBLEM,
     JsonOption,
     fail,
     nearest,
@@ -25,6 +26,7 @@ from metrics_pipeline.cli.output import (
     print_json,
     print_table,
     say,
+    steps,
     usage,
 )
 from metrics_pipeline.settings import Settings, load_settings
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from metrics_pipeline.library.changing import Change
     from metrics_pipeline.library.preview import Preview
     from metrics_pipeline.library.proposals import Actor, Applied
+    from metrics_pipeline.orchestration.in_process import RunOutcome
     from metrics_pipeline.rules.what_if import Firing
     from metrics_pipeline.store.metric_versions import ProposalRow
 
@@ -69,7 +72,8 @@ def add_to_library(app: typer.Typer) -> None:
     app.command("apply", epilog="Example: [bold]metrics library apply 3[/bold]")(library_apply)
     app.command(
         "restate",
-        epilog="Example: [bold]metrics library restate refund_rate --from 2026-10-01 --why 'one year in one unit'[/bold]",
+        epilog="Examples: [bold]metrics library restate refund_rate --from 2026-10-01 --why 'one year in one unit'[/bold] · "
+        "[bold]… --run[/bold] computes these days anew as well",
     )(library_restate)
 
 
@@ -237,13 +241,16 @@ def library_apply(number: NumberArgument, effective: EffectiveOption = None, as_
             store, _actor(settings), settings.dbt_project_dir, number,
             effective=parse_day(effective, "--effective"), shown_until=_shown_until(settings, row.metric),
         )  # fmt: skip
-    _show_applied(f"proposal {number} is applied", row.metric, done, settings, as_json=as_json)
+    _show_applied(
+        f"proposal {number} is applied", done, _rebuilt_days(settings, row.metric, done), None, as_json=as_json
+    )
 
 
 def library_restate(
     metric: MetricArgument,
     first: Annotated[str, typer.Option("--from", metavar="YYYY-MM-DD", help="First day that is computed anew.")],
     why: WhyOption,
+    run: Annotated[bool, typer.Option("--run", help="Run the backfill, too; without it only name it.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Let the newest definition also be that of earlier days. What was shown before stays readable with `asof`."""
@@ -252,6 +259,8 @@ def library_restate(
     settings = load_settings()
     found = find_metric(open_catalogue(settings), metric)
     require_metric(settings, metric, "approve")
+    if run:
+        require_operator(settings)
     day = parse_day(first, "--from")
     assert day is not None
     with _told(), opened_store(settings) as store:
@@ -259,7 +268,34 @@ def library_restate(
             store, _actor(settings), settings.dbt_project_dir, metric, first=day, why=why, owner=found.owner,
             owners=_owners(settings, found.owner), shown_until=_shown_until(settings, metric),
         )  # fmt: skip
-    _show_applied(f"{metric} is restated from {day} on", metric, done, settings, as_json=as_json)
+    days = _rebuilt_days(settings, metric, done)
+    rebuilt = _rebuild(settings, metric, days, why) if run and days is not None else None
+    _show_applied(f"{metric} is restated from {day} on", done, days, rebuilt, as_json=as_json)
+    if rebuilt is not None and not rebuilt.success:
+        raise typer.Exit(PROBLEM)
+
+
+def _rebuilt_days(settings: Settings, metric: str, done: Applied) -> tuple[date, date] | None:
+    """First and last published day that must be computed anew for a change to show; None when none must."""
+    newest = None if done.rebuild_from is None else _shown_until(settings, metric)
+    return None if done.rebuild_from is None or newest is None else (done.rebuild_from, newest - timedelta(days=1))
+
+
+def _rebuild(settings: Settings, metric: str, days: tuple[date, date], why: str) -> RunOutcome:
+    """Run the backfill of these days and record who had it run for what, whatever comes of it."""
+    from metrics_pipeline.orchestration.operations import DaysOutside, run_backfill
+    from metrics_pipeline.store.audit import Event
+
+    first, last = days
+    with steps(f"Computing {first} to {last} anew") as (tell, _):
+        try:
+            outcome = run_backfill(settings, first, last, progress=lambda step, word: tell(f"{step} {word}")).run
+        except DaysOutside as error:
+            fail(f"{metric} is restated, and its days are not computed anew: {error}")
+    details = {"first": str(first), "last": str(last), "run": outcome.run_id, "success": outcome.success, "why": why}
+    with opened_door(settings) as door:
+        door.record([Event("metric.rebuild", metric, details=details)])
+    return outcome
 
 
 def _proposal(settings: Settings, number: int, action: str = "read") -> ProposalRow:
@@ -322,10 +358,10 @@ def _decide(number: int, note: str, *, is_approved: bool, as_json: bool) -> None
         say(f"Next: [bold]metrics library apply {number}[/bold]")
 
 
-def _show_applied(said: str, metric: str, done: Applied, settings: Settings, *, as_json: bool) -> None:
-    newest = None if done.rebuild_from is None else _shown_until(settings, metric)
-    last = None if newest is None else newest - timedelta(days=1)
-    rebuild = None if last is None else f"metrics backfill --from {done.rebuild_from} --to {last}"
+def _show_applied(
+    said: str, done: Applied, days: tuple[date, date] | None, rebuilt: RunOutcome | None, *, as_json: bool
+) -> None:
+    rebuild = None if days is None else f"metrics backfill --from {days[0]} --to {days[1]}"
     if as_json:
         print_json(
             {
@@ -334,6 +370,9 @@ def _show_applied(said: str, metric: str, done: Applied, settings: Settings, *, 
                 ],
                 "files": [str(path) for path in done.files],
                 "rebuild": rebuild,
+                "rebuilt": None
+                if rebuilt is None
+                else {"run_id": rebuilt.run_id, "success": rebuilt.success, "failures": rebuilt.failures},
             }
         )
         return
@@ -343,10 +382,15 @@ def _show_applied(said: str, metric: str, done: Applied, settings: Settings, *, 
         typer.echo(f"  {one.metric} v{one.number} ({one.version}), {since}")
     for path in done.files:
         typer.echo(f"  wrote {path.name}")
-    if rebuild is not None:
-        say(f"Next: [bold]{rebuild}[/bold] computes these days anew; commit the files.")
-    else:
+    if rebuild is None:
         say("The next night computes with it; commit the files.")
+    elif rebuilt is None:
+        say(f"Next: [bold]{rebuild}[/bold] computes these days anew; commit the files.")
+    elif rebuilt.success:
+        say(f"Run {rebuilt.run_id} computed these days anew, as {rebuild} does; commit the files.")
+    else:
+        typer.echo("\n".join(rebuilt.failures), err=True)
+        say(f"These days are not computed anew, run {rebuilt.run_id} failed: mend it, then [bold]{rebuild}[/bold].")
 
 
 def _show_preview(found: Preview) -> None:
