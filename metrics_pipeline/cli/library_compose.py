@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -76,13 +76,17 @@ def library_compose(  # noqa: PLR0917 - options of a command
     business_line: Annotated[str | None, typer.Option("--line")] = None,
     sensitivity: Annotated[str | None, typer.Option(help="Default: that of the most sensitive input.")] = None,
     slices: Annotated[str | None, typer.Option(metavar="A,B", help="Keep only these; default: all that the inputs share.")] = None,
+    grain: Annotated[str, typer.Option(help="hour: values by hour, too, where all inputs have them.")] = "day",
     save: Annotated[bool, typer.Option("--save", help="Write definition and model; without it only show.")] = False,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Compose a metric from others: check it, show it on history, and with --save make it part of the library."""
+    from metrics_pipeline.library.catalogue import Grain
     from metrics_pipeline.library.compose import Request, saved
 
     settings = load_settings()
+    if grain not in get_args(Grain):
+        usage(f"--grain {grain!r} is not known; write {' or '.join(get_args(Grain))}")
     form, expression, inputs = _form(
         {
             "expr": expr,
@@ -114,6 +118,7 @@ def library_compose(  # noqa: PLR0917 - options of a command
         business_line=business_line,
         sensitivity=sensitivity,
         slices=tuple(name.strip() for name in slices.split(",")) if slices else None,
+        grain="hour" if grain == "hour" else "day",
     )
     library = _whole_library(settings)
     with opened_door(settings) as door, _told(door):
@@ -270,6 +275,7 @@ def _answer(composition: Composition, values: pd.DataFrame | None, reason: str) 
         "definition_en": metric.definition_en,
         "definition_zh": metric.definition_zh,
         "slices": list(metric.slices),
+        "hour_slices": list(metric.hour_slices),
         "lost_slices": {name: list(inputs) for name, inputs in slices_lost(composition.catalogue, metric).items()},
         "files": {str(path): text for path, text in composition.drafts.items()},
         "warnings": [],
@@ -288,6 +294,8 @@ def _show(answer: Mapping[str, Any], values: pd.DataFrame | None, composition: C
         say(f"not by {name}: {', '.join(inputs)} {'has' if len(inputs) == 1 else 'have'} no such slice")
     for text in answer["warnings"]:
         say(f"[yellow]warning[/yellow] {text}")
+    if metric.hour_slices:
+        say(f"by hour, too: {', '.join(metric.hour_slices)} (the preview is by day)")
     if values is None or values.empty:
         say(f"No preview: {answer['no_preview'] or 'the inputs have no common day'}.")
         return

@@ -514,7 +514,7 @@ class _Resolver:
         for source in inputs:
             for dimension, found in source.dimension_columns.items():
                 columns[dimension] = tuple(dict.fromkeys((*columns.get(dimension, ()), *found)))
-        is_hourly = "hourly" in definition.meta.refresh
+        is_hourly = "hourly" in definition.meta.refresh and definition.kind != "cumulative"
         node = formula_of(definition)
         is_sum = node is None or _is_sum(node)
         return _build(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from metrics_pipeline.library.catalogue import Catalogue, Metric
+from metrics_pipeline.library.catalogue import Catalogue, Grain, Metric
 from metrics_pipeline.library.compile import generated_files, stale_files
 from metrics_pipeline.library.definitions import LAYERS, DefinitionError, Problem
 from metrics_pipeline.library.formula import (
@@ -34,6 +34,7 @@ from metrics_pipeline.library.lint import Finding, computed_unit, new_findings, 
 from metrics_pipeline.library.units import UnitClash
 
 Form = Literal["expr", "ratio", "cumulative", "average", "growth", "change", "conversion"]
+_BY_DAY_ONLY = {"cumulative": "a moving sum", "average": "a moving average", "conversion": "a conversion"}
 _SENSITIVITY = ("public", "internal", "confidential")
 _TAKEN = frozenset(
     "all and as between by case cast cross desc distinct else end except exists false filter from full group having in "
@@ -75,6 +76,8 @@ class Request:
     business_line: str | None = None
     sensitivity: str | None = None
     slices: tuple[str, ...] | None = None
+    grain: Grain = "day"
+    """hour: values by hour as well as by day."""
 
 
 @dataclass(frozen=True)
@@ -110,12 +113,27 @@ def compose(catalogue: Catalogue, request: Request, used: Collection[str] = ()) 
         drafts = dict(_Writer(catalogue, request).drafts())
     except FormulaError as error:
         raise ComposeError(f"--expr: {error}") from None
+    if request.grain == "hour":
+        _check_hours(catalogue, request)
     project = catalogue.definitions.project_dir
     after = Catalogue.read(project, drafts)
     found = new_findings(catalogue, after, {*used, *drafts_ids(drafts)})
     if errors := [one.problem for one in found if one.severity == "error"]:
         raise DefinitionError(errors)
     return Composition(request.id, drafts, after, found)
+
+
+def _check_hours(catalogue: Catalogue, request: Request) -> None:
+    """Raises `ComposeError` unless the request can have values by hour; its inputs are there."""
+    if what := _BY_DAY_ONLY.get(request.form):
+        raise ComposeError(f"--grain hour: {what} has values by day only; leave --grain out")
+    lacking = [name for name in asked_metrics(catalogue, request) if not catalogue.metrics[name].hour_slices]
+    if lacking:
+        have = ", ".join(one.id for one in catalogue.metrics.values() if one.hour_slices)
+        raise ComposeError(
+            f"--grain hour: {', '.join(lacking)} {'has' if len(lacking) == 1 else 'have'} no values by hour; "
+            f"leave --grain out, or make it of these: {have}"
+        )
 
 
 def asked_metrics(catalogue: Catalogue, request: Request) -> tuple[str, ...]:
@@ -428,7 +446,7 @@ class _Writer:
             "owner": _quoted(request.owner or first.owner),
             "business_line": request.business_line or first.business_line,
             "sensitivity": request.sensitivity or max((one.sensitivity for one in inputs), key=_SENSITIVITY.index),
-            "refresh": "[nightly]",
+            "refresh": "[nightly, hourly]" if request.grain == "hour" else "[nightly]",
             "freshness_hours": str(max(*(one.freshness_hours for one in inputs), 30 + 24 * settle)),
         }
         if request.slices is not None:

@@ -219,9 +219,10 @@ def _slices(catalogue: Catalogue) -> Iterator[Finding]:
                 )
         if "hourly" in metric.refresh and not metric.hour_slices:
             lacking = [one for one in metric.inputs if not catalogue.metrics[one].hour_slices]
+            otherwise = "a moving sum" if metric.kind == "cumulative" else "its cube"
             yield _error(
                 metric,
-                f"`refresh` says hourly, but {' and '.join(lacking) or 'its cube'} has no hourly values",
+                f"`refresh` says hourly, but {' and '.join(lacking) or otherwise} has no hourly values",
                 "Take hourly out of `refresh`, or give its inputs hours",
             )
 

@@ -22,7 +22,8 @@ REQUESTS = (
     _asked("cumulative", "orders_placed_14d", "近14日下单量", inputs=("orders_placed",), days=14),
     _asked("cumulative", "gmv_7d", "近7日成交额", inputs=("gmv",), days=7),
     _asked("average", "daily_page_views", "近7日日均浏览量", inputs=("page_views",), days=7),
-    _asked("growth", "orders_paid_growth_7d", "支付单量周同比", inputs=("orders_paid",), days=7),
+    _asked("growth", "orders_paid_growth_7d", "支付单量周同比", inputs=("orders_paid",), days=7, grain="hour"),
+    _asked("ratio", "views_per_visit", "单次访问浏览量", inputs=("page_views", "sessions"), grain="hour"),
     _asked("growth", "arpu_growth_28d", "客均收入环比", inputs=("arpu",), days=28),
     _asked("change", "refund_rate_change_7d", "退款率周变动", inputs=("refund_rate",), days=7),
     _asked(

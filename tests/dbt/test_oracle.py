@@ -97,6 +97,29 @@ def engine_by_day(manifest: str) -> object:
     return engine_of(json.dumps(document))
 
 
+@pytest.fixture(scope="module")
+def engine_by_hour(manifest: str, build: duckdb.DuckDBPyConnection) -> object:
+    """The same with a time spine by hour, without which MetricFlow knows no hour of days before."""
+    build.execute(
+        "create temp table hours as select range as hour_start "
+        "from range(timestamp '2025-08-01', timestamp '2026-01-01', interval 1 hour)"
+    )
+    document = json.loads(manifest)
+    document["project_configuration"]["time_spines"] = [
+        {
+            "node_relation": {
+                "alias": "hours",
+                "schema_name": "main",
+                "database": "temp",
+                "relation_name": "temp.main.hours",
+            },
+            "primary_column": {"name": "hour_start", "time_granularity": "hour"},
+            "custom_granularities": [],
+        }
+    ]
+    return engine_of(json.dumps(document))
+
+
 def engine_of(manifest: str) -> object:
     from metricflow.engine.metricflow_engine import MetricFlowEngine
     from metricflow.protocols.sql_client import SqlEngine
@@ -136,18 +159,25 @@ def test_metricflow_agrees(
 
 @pytest.mark.parametrize("asked", [request.id for request in composed.REQUESTS])
 def test_metricflow_agrees_with_what_was_composed(
-    engine: object, engine_by_day: object, build: duckdb.DuckDBPyConnection, small_shop: Settings, asked: str
+    engine: object,
+    engine_by_day: object,
+    engine_by_hour: object,
+    build: duckdb.DuckDBPyConnection,
+    small_shop: Settings,
+    asked: str,
 ) -> None:
-    """The metric that was asked for, and the moving sums that came with it: in total and by slice."""
+    """The metric that was asked for, and the moving sums that came with it: in total and by slice, by day and by hour."""
     catalogue = Catalogue.read(small_shop.dbt_project_dir)
     whole = (*catalogue.upstream(asked), asked)
-    made = [name for name in whole if name not in CATALOGUE.metrics]
-    sums = any(catalogue.written[name].kind == "cumulative" for name in whole)
+    by_day = engine_by_day if any(catalogue.written[name].kind == "cumulative" for name in whole) else engine
     wrong = {
         (metric, *how): found
-        for metric in made
+        for metric in whole
+        if metric not in CATALOGUE.metrics
         for how in comparisons(catalogue, catalogue.metrics[metric])
-        if (found := differences(engine_by_day if sums else engine, build, catalogue.metrics[metric], *how))
+        if (
+            found := differences(engine_by_hour if how[0] == "hour" else by_day, build, catalogue.metrics[metric], *how)
+        )
     }
     assert wrong == {}
 

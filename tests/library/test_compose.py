@@ -123,6 +123,8 @@ def test_what_is_more_sensitive_makes_the_new_one_so(library: Catalogue) -> None
         (ask("cumulative", inputs=("gmv",), days=0), "between 1 and 366"),
         (ask("cumulative", inputs=("units_sold",), days=28), "units_sold_28d: its formula .* means the same as that of made_up"),
         (ask("growth", inputs=("gmv",), days=7), "means the same as that of gmv_growth_7d"),
+        (ask("ratio", inputs=("refunded_orders", "sessions"), grain="hour"), "--grain hour: refunded_orders has no values by hour; .*orders_paid"),
+        (ask("cumulative", inputs=("orders_paid",), days=7, grain="hour"), "a moving sum has values by day only"),
         (ask("conversion", inputs=("sessions", "orders_with_payment"), entity="session", days=1), "no entity 'session'"),
         (ask("conversion", inputs=("orders_placed", "orders_with_payment"), entity="order", days=9), "equal to 3"),
     ],
@@ -195,6 +197,16 @@ def test_saved_definitions_are_part_of_the_library_with_their_models(project: Pa
     assert paths[-1] == project / "models/strategic/made_up.yml"
     assert [one for one in lint(project) if one.severity == "error"] == []
     assert not list(project.rglob("*.part"))
+
+
+def test_an_hourly_composite_gets_a_table_by_hour(project: Path) -> None:
+    request = ask("expr", expression="orders_placed - 2 * orders_paid", grain="hour")
+    with saved(compose(Catalogue.read(project), request)) as paths:
+        pass
+    assert {path.name for path in paths} >= {"made_up.yml", "made_up.sql", "made_up_hourly.sql"}
+    after = Catalogue.read(project)
+    assert after.metrics["made_up"].hour_slices == ("all", "region", "channel", "payment_method")
+    assert "ref('orders_placed_hourly')" in (project / "models/hourly/made_up_hourly.sql").read_text("utf-8")
 
 
 def test_a_conversion_gets_a_cube_of_its_own(project: Path) -> None:
