@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from metrics_pipeline.rules.load import RuleSet
     from metrics_pipeline.settings import Settings
 
-FORMULA_WIDTH = 32
-"""Signs of a formula in a list."""
-
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -62,8 +59,7 @@ def library_list(
     if as_json:
         print_json(rows)
         return
-    shown = [{**row, "formula": _shortened(str(row["formula"]))} for row in rows]
-    print_table(f"{len(rows)} metrics", shown, numbers=("used_by",))
+    print_table(f"{len(rows)} metrics", rows, numbers=("used_by",), cut=("formula", "name"))
 
 
 @app.command(
@@ -213,11 +209,6 @@ def metric_card(catalogue: Catalogue, metric: Metric, ruleset: RuleSet) -> dict[
         "file": str(metric.file),
         "line": metric.line,
     }
-
-
-def _shortened(formula: str) -> str:
-    """A formula that leaves room for the other columns; `show` and JSON have it whole."""
-    return formula if len(formula) <= FORMULA_WIDTH else f"{formula[: FORMULA_WIDTH - 1]}…"
 
 
 def _text(value: Any) -> str:

@@ -14,6 +14,7 @@ from datetime import date, datetime, tzinfo
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 PROBLEM = 1
 USAGE = 2
+_GAP = 2
+"""Cells between two columns."""
+_LEAST_CUT = 12
+"""Cells that a shortened column keeps."""
 LAST_WORDS = {"red": "bold red", "yellow": "yellow", "ok": "green"}
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -51,23 +56,50 @@ def print_json(data: Any) -> None:
     typer.echo(json.dumps(data, ensure_ascii=False, indent=2, default=str))
 
 
-def print_table(title: str, rows: Sequence[Mapping[str, Any]], *, numbers: Iterable[str] = ()) -> None:
-    """Rows under the names of the first one; columns without any value are left out."""
+def print_table(
+    title: str, rows: Sequence[Mapping[str, Any]], *, numbers: Iterable[str] = (), cut: Sequence[str] = ()
+) -> None:
+    """Rows under the names of the first one; columns without any value are left out.
+
+    On a screen too narrow for a line a row, the columns of `cut` are shortened, the first one first.
+    """
     if not rows:
         say(f"{title}: nothing.")
         return
     table = Table(pad_edge=False, box=None)
     shown = [name for name in rows[0] if any(row.get(name) not in (None, "") for row in rows)]
     right = set(numbers)
+    screen = console()
+    widths = _cut_widths(rows, shown, cut, screen.width)
     for name in shown:
-        table.add_column(name, justify="right" if name in right else "left", overflow="fold", header_style="dim")
+        table.add_column(
+            name,
+            justify="right" if name in right else "left",
+            overflow="ellipsis" if name in widths else "fold",
+            no_wrap=name in widths,
+            max_width=widths.get(name),
+            header_style="dim",
+        )
     for row in rows:
         table.add_row(
             *(Text(show_value(row.get(name)), style=LAST_WORDS.get(str(row.get(name)), "")) for name in shown)
         )
-    screen = console()
     screen.print(Text(title, style="bold"))  # the table's own title would be wrapped to the width of its columns
     screen.print(table)
+
+
+def _cut_widths(
+    rows: Sequence[Mapping[str, Any]], shown: Sequence[str], cut: Sequence[str], width: int
+) -> dict[str, int]:
+    """Column → cells it may have, for those that must give way so that a row fits into `width`."""
+    needed = {name: max(cell_len(name), *(cell_len(show_value(row.get(name))) for row in rows)) for name in shown}
+    excess = sum(needed.values()) + _GAP * (len(shown) - 1) - width
+    widths: dict[str, int] = {}
+    for name in cut:
+        if excess > 0 and name in needed:
+            widths[name] = max(needed[name] - excess, min(needed[name], _LEAST_CUT))
+            excess -= needed[name] - widths[name]
+    return widths
 
 
 def show_value(item: Any) -> str:

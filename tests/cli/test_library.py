@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 from typer.testing import CliRunner, Result
 
 from metrics_pipeline.cli.app import app
@@ -32,6 +34,17 @@ def test_the_metrics_are_listed_by_layer_and_owner() -> None:
     unknown = run("list", "--owner", "financ")
     assert unknown.exit_code == 2
     assert "after-sales" in unknown.stderr
+
+
+def test_a_hundred_columns_hold_a_metric_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metrics_pipeline.cli.output._has_terminal", lambda: True)
+    monkeypatch.setattr("os.get_terminal_size", lambda *_: os.terminal_size((100, 40)))
+    lines = run("list").stdout.splitlines()
+    rows = json.loads(run("list", "--json").stdout)
+    assert [line.split()[0] for line in lines[2:]] == [row["metric"] for row in rows]
+    assert max(cell_len(line) for line in lines) <= 100
+    assert sum("…" in line for line in lines) > len(rows) / 2
+    assert any("GMV" in line for line in lines)
 
 
 def test_a_metric_is_shown_with_its_whole_formula_and_who_uses_it() -> None:
