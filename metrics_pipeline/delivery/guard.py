@@ -7,7 +7,7 @@ the alert is told that there is one (and that it ended), by whoever can say more
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -83,6 +83,8 @@ def on_record(notice: Notice) -> Notice:
     """The notice for logs and pages that every user of Dagster reads: no value of a confidential metric, policy or not."""
     is_sensitive = notice.rule.sensitivity == SENSITIVE
     first = tuple(without_numbers(one) if is_sensitive or one.rule else one for one in notice.slices)
+    if is_sensitive:
+        first = _by_name(first)
     return replace(notice, slices=first, parts=tuple(map(without_numbers, notice.parts)))
 
 
@@ -100,9 +102,7 @@ def masked(notice: Notice, sight: Sight) -> Notice:
             for one in slices
             if level(one) > Level.DENIED
         ]
-        if any(one not in slices for one in found):  # the order tells which value is worse
-            found.sort(key=lambda one: (one.change not in _FIRING, -RANK[one.tier], one.dimension, one.member))
-        return tuple(found)
+        return _by_name(found) if any(one not in slices for one in found) else tuple(found)
 
     slices, parts, contributors = map(shown, (notice.slices, notice.parts, notice.contributors))
     own = [one for one in slices if not one.rule]
@@ -121,6 +121,13 @@ def masked(notice: Notice, sight: Sight) -> Notice:
         incident=notice.incident if len(contributors) == len(notice.contributors) else "",
         counts=_counts(slices),
         series=notice.series if _sees_series(notice, sight) else None,
+    )
+
+
+def _by_name(slices: Iterable[Slice]) -> tuple[Slice, ...]:
+    """What fires first, red first, then by name: an order by badness tells which value is worse."""
+    return tuple(
+        sorted(slices, key=lambda one: (one.change not in _FIRING, -RANK[one.tier], one.dimension, one.member))
     )
 
 

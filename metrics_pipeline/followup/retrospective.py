@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy.engine import Connection
 
 from metrics_pipeline.access.model import Grant, Level, Selector, Subjects
-from metrics_pipeline.access.viewer import Viewer, everybody
+from metrics_pipeline.access.viewer import Viewer
 from metrics_pipeline.alerts.notice import RuleCard
 from metrics_pipeline.alerts.sight import Sight, is_general
 from metrics_pipeline.alerts.story import Story, UnknownAlert, story_of
@@ -24,7 +24,6 @@ from metrics_pipeline.followup.answers import read_answers
 from metrics_pipeline.followup.cases import Case, cases_of
 from metrics_pipeline.followup.quality import Quality, read_quality
 from metrics_pipeline.store import Store, dispatch
-from metrics_pipeline.store import access as access_rows
 from metrics_pipeline.store import rule_proposals as rows
 from metrics_pipeline.store.advice import ActionRow, actions_of
 from metrics_pipeline.store.rule_proposals import ProposalRow
@@ -222,11 +221,9 @@ def sees_proposal(sight: Sight, row: ProposalRow) -> bool:
 
 
 def sight_of_records(connection: Connection, *, now: datetime) -> Sight:
-    """What a page may show that lies where many look (a folder, the Dagster UI): while a policy is on, all but the values of confidential metrics."""
+    """What a page may show that lies where many look (a folder, the Dagster UI): all but the values of confidential metrics, policy or not."""
     cards = {name: RuleCard.from_json(card) for name, card in dispatch.cards(connection).items()}
     facts = facts_of_cards(cards)
-    if access_rows.enabled(connection) is None:
-        return Sight(everybody("records", facts, now=now), cards)
     grant = Grant(0, "person", "records", frozenset({"read"}), (Selector("all"),), {}, Level.HIDDEN)
     return Sight(Viewer(Subjects("records"), facts, now, (grant,)), cards)
 

@@ -20,7 +20,7 @@ from metrics_pipeline.advice.text import advice_text, for_everybody
 from metrics_pipeline.alerts.notice import RuleCard
 from metrics_pipeline.diagnosis.attach import Red
 from metrics_pipeline.diagnosis.model import Diagnosis
-from metrics_pipeline.orchestration.judging import cards
+from metrics_pipeline.orchestration.judging import CONFIDENTIAL, cards
 from metrics_pipeline.orchestration.resources import Project
 from metrics_pipeline.rules.evaluate import Evaluations
 from metrics_pipeline.store import open_store
@@ -44,15 +44,19 @@ class Advised:
 def advice_on_rules(
     project: Project, evaluations: Iterable[Evaluations], diagnoses: Mapping[Red, Diagnosis] | None = None
 ) -> dict[str, str]:
-    """Rule → the advice on its worst slice as Markdown, without confidential values; {} when it cannot be found.
+    """Rule → the advice on its worst slice as Markdown, {} when it cannot be found. Of a confidential metric: on the first slice
+    by name, without values and causes.
 
     By the verdicts of a run and not by the alerts, which are written by another step; what is known of the past is used.
     """
+    sensitivity = {name: metric.sensitivity for name, metric in project.catalogue.metrics.items()}
+    hidden = {name for name, one in sensitivity.items() if one == CONFIDENTIAL}
     try:
         known = cards(project)
         breaching = [one for table in evaluations for one in _breaching(table, known)]
         worst: dict[str, AlertFacts] = {}
-        for one in breaching:  # the worst of a rule comes first
+        # The worst of a rule comes first; which slice that is, and which part is behind it, is not told of a confidential metric.
+        for one in sorted(breaching, key=lambda one: _by_name(one) if one.metric in hidden else ()):
             worst.setdefault(one.rule, one)
         if not worst:
             return {}
@@ -67,7 +71,9 @@ def advice_on_rules(
                     project.catalogue.metrics,
                     known,
                     beside=Beside.of(breaching),
-                    diagnoses=_of_episodes(worst.values(), diagnoses or {}),
+                    diagnoses=_of_episodes(
+                        (one for one in worst.values() if one.metric not in hidden), diagnoses or {}
+                    ),
                     now=project.now(),
                 )
         finally:
@@ -75,7 +81,6 @@ def advice_on_rules(
     except Exception:
         log.exception("no advice on the checks of this run")
         return {}
-    sensitivity = {name: metric.sensitivity for name, metric in project.catalogue.metrics.items()}
     currency = project.settings.installation.currency
     return {
         one.rule: "\n".join(
@@ -86,6 +91,10 @@ def advice_on_rules(
         for one in worst.values()
         if found.advice[one.episode]
     }
+
+
+def _by_name(alert: AlertFacts) -> tuple[bool, str, str]:
+    return alert.tier != "red", alert.dimension, alert.member
 
 
 def _of_episodes(alerts: Iterable[AlertFacts], diagnoses: Mapping[Red, Diagnosis]) -> dict[str, Diagnosis]:

@@ -208,19 +208,25 @@ def _result(key: dg.AssetCheckKey, found: _Found) -> dg.AssetCheckResult:
         check_name=key.name,
         passed=tier in ("ok", "unknown") and not is_error,
         severity=dg.AssetCheckSeverity.ERROR if tier == "red" else dg.AssetCheckSeverity.WARN,
-        description=_sentence(rule, summary, tier),
+        description=_sentence(rule, summary, tier, is_hidden=_is_hidden(found.project, rule)),
         metadata=_metadata(found),
     )
 
 
-def _sentence(rule: Rule, summary: RuleSummary, tier: str) -> str:
+def _is_hidden(project: Project, rule: Rule) -> bool:
+    """Whether a page that everybody sees may not tell the values of a rule's metric, nor which of them is worse."""
+    return metric_of(project, rule).sensitivity == CONFIDENTIAL
+
+
+def _sentence(rule: Rule, summary: RuleSummary, tier: str, *, is_hidden: bool) -> str:
     if summary.error is not None:
         return f"could not be judged: {summary.error}"
     match tier:
         case "red" | "yellow":
             breached = summary.red + summary.yellow
+            worst = "" if is_hidden else f"; worst {summary.worst_member}"
             return (
-                f"{tier}: {breached} of {summary.evaluated} slices; worst {summary.worst_member}. "
+                f"{tier}: {breached} of {summary.evaluated} slices{worst}. "
                 f"{rule.annotations.summary_zh} {rule.annotations.summary}"
             )
         case "no_data":
@@ -234,8 +240,7 @@ def _sentence(rule: Rule, summary: RuleSummary, tier: str) -> str:
 def _metadata(found: _Found) -> dict[str, Any]:
     project, rule, group, summary = found.project, found.rule, found.group, found.summary
     newest, judgement = found.newest, found.judgement
-    metric = metric_of(project, rule)
-    is_hidden = metric.sensitivity == CONFIDENTIAL
+    is_hidden = _is_hidden(project, rule)
     breached = summary.yellow + summary.red
     metadata: dict[str, Any] = {}
     if breached and not is_hidden and (plot := _plot(project, rule, newest, judgement)) is not None:
@@ -249,10 +254,11 @@ def _metadata(found: _Found) -> dict[str, Any]:
     }
     if summary.worst_value is not None and not is_hidden and math.isfinite(summary.worst_value):
         metadata["worst_value"] = float(summary.worst_value)
-    if summary.worst_member is not None:
+    if summary.worst_member is not None and not is_hidden:
         metadata["worst_slice"] = f"{rule.dimension}={summary.worst_member}"
     if breached:
-        metadata["worst_slices"] = _worst_table(rule, newest, is_hidden=is_hidden)
+        name = "breached_slices" if is_hidden else "worst_slices"
+        metadata[name] = _breached_table(rule, newest, is_hidden=is_hidden)
     if breached and found.advice:
         metadata["advice"] = dg.MetadataValue.md(found.advice)
     if breached and not is_hidden and summary.tier == "red":
@@ -320,11 +326,15 @@ def check_url(project: Project, rule: Rule) -> str:
     return check_page(project.settings.ui_url, asset_key_of(project, rule).path, rule.id)
 
 
-def _worst_table(rule: Rule, newest: Evaluations, *, is_hidden: bool) -> dg.MetadataValue[Any]:
+def _breached_table(rule: Rule, newest: Evaluations, *, is_hidden: bool) -> dg.MetadataValue[Any]:
+    """The worst slices; of a confidential metric the first by tier and name, without numbers: an order tells which is worse."""
     numbers = () if is_hidden else ("value", "observed", "baseline", "yellow_bound", "red_bound")
     records = []
-    worst = newest.worst(rule.id, WORST_SLICES)
-    for row in worst[worst["tier"].isin(BREACHES)].to_dict("records"):
+    worst = newest.worst(rule.id, max(newest.rows, 1) if is_hidden else WORST_SLICES)
+    breached = worst[worst["tier"].isin(BREACHES)]
+    if is_hidden:
+        breached = breached.sort_values(["tier", "member"]).head(WORST_SLICES)
+    for row in breached.to_dict("records"):
         records.append(
             dg.TableRecord(
                 {

@@ -219,6 +219,8 @@ def _rules(folder: Path, variant: str) -> Path:
         for metric in (*NAMES.values(), *([ADDED] if variant == "metric" else []))
         for suffix, by in (("", ""), ("_by_region", "region"), ("_by_channel", "channel"))
     ]
+    # Red ones are diagnosed and advised on.
+    made += [_rule(f"{metric}_red", metric, "region", more='red_if: "> 1"') for metric in ("numbatsum", "quollshare")]
     made.append(_rule("wombatpay_sampled", "wombatpay", "", more="min_sample: {metric: quollback, gte: 1}"))
     made.append(_rule("wombatin_part", "wombatin", "region", expr="share_of_parent()"))
     made.append(
@@ -257,10 +259,10 @@ def _shop(catalogue: Catalogue, variant: str) -> tuple[Shop, dict[tuple[str, str
                 continue
             # Four digits of its own, so that it is known in whatever way it is written.
             start = 3011 + 367 * known.index(metric.id) + 29 * place
-            if (variant == "region" and REGIONS[0] not in member) or (
-                variant == "numbers" and metric.id in CONFIDENTIAL
-            ):
+            if variant == "region" and REGIONS[0] not in member:
                 start += 13
+            if variant == "numbers" and metric.id in CONFIDENTIAL:
+                start += 13 - 2 * 29 * place  # the worst slice is the best one now
             numbers[metric.id, dimension, member] = start
             values = [start * 1000.0 + day for day in range(DAYS)]
             shop.add(metric.id, values, dimension=dimension, member=member, first=FIRST, version=metric.version)

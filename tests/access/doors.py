@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import dagster as dg
 import httpx
 import pyarrow as pa
 import typer.main
@@ -25,12 +26,22 @@ from metrics_pipeline.api.tokens import new_token
 from metrics_pipeline.cli.app import app
 from metrics_pipeline.delivery.guard import RESTRICTED, MessageGuard
 from metrics_pipeline.delivery.messages import Wording, compose
+from metrics_pipeline.followup.retrospective import week_of
+from metrics_pipeline.orchestration.alert_assets import build_outbox_asset
+from metrics_pipeline.orchestration.follow_up import build_proposals_asset, build_retrospective_asset
+from metrics_pipeline.orchestration.forecast_assets import build_forecast_assets
+from metrics_pipeline.orchestration.keys import WEEK_TAG
+from metrics_pipeline.orchestration.resources import Project
+from metrics_pipeline.orchestration.rule_checks import build_evaluations_asset, build_rule_checks
 from metrics_pipeline.routing.load import routing_of
+from metrics_pipeline.rules.load import load_rules
 from metrics_pipeline.settings import Settings
+from metrics_pipeline.sources.registry import open_source
 from metrics_pipeline.store import Store, open_store
 from metrics_pipeline.store.tables import outbox
 from metrics_pipeline.store.tokens import add_token
-from tests.access.closed_shop import ADDED, LAST, REGIONS, Home
+from metrics_pipeline.warehouse.build import connect_build, ensure_raw_schema
+from tests.access.closed_shop import ADDED, LAST, NOW, REGIONS, Home
 
 ASKER = "asker"
 DAYS = ("--from", str(LAST), "--to", str(LAST))
@@ -180,7 +191,7 @@ ADDRESSES: Mapping[str, list[str]] = {
 """Route → addresses that are asked for."""
 
 
-PARTS = 4
+PARTS = 8
 """Into how many parts the doors are dealt: a test asks some of them of many people."""
 
 
@@ -247,6 +258,40 @@ def message_answers(home: Home) -> Iterator[tuple[str, str]]:
         yield "messages", "\n".join(sorted(set(told) - {"restricted"}))
     finally:
         store.close()
+
+
+def ui_answers(home: Home) -> Iterator[tuple[str, str]]:
+    """What the steps behind the published values write into Dagster, where all its users read the same: words and metadata."""
+    last = home.settings.installation.model_copy(
+        update={"forecasts": {"numbatsum": ("region",), "wombatpay": ("all",)}}
+    )
+    settings = home.settings.model_copy(update={"installation": last})
+    project = Project(
+        settings, open_source(settings), home.catalogue, load_rules(settings.rules_dir, home.catalogue), settings.home, lambda: NOW
+    )  # fmt: skip
+    with connect_build(settings.build_path) as con:
+        ensure_raw_schema(con)
+    assets = [
+        build_evaluations_asset(project), *build_forecast_assets(project), build_outbox_asset(project),
+        build_proposals_asset(project), build_retrospective_asset(settings),
+    ]  # fmt: skip
+    everything = dg.AssetSelection.all() | dg.AssetSelection.all_asset_checks()
+    night = dg.define_asset_job("night", everything, executor_def=dg.in_process_executor)
+    defined = dg.Definitions(assets=assets, asset_checks=build_rule_checks(project), jobs=[night])
+    tags = {"dagster/partition": str(LAST), WEEK_TAG: week_of(LAST).name}
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = defined.resolve_job_def("night").execute_in_process(instance=instance, tags=tags)
+        for one in run.get_asset_check_evaluations():
+            yield f"check {one.check_name}", _written(one.description, one.metadata)
+        for event in run.get_asset_materialization_events():
+            made = event.materialization
+            yield f"asset {made.asset_key.to_user_string()}", _written(made.description, made.metadata)
+        told = [one.user_message for one in instance.all_logs(run.run_id) if one.dagster_event is None]
+        yield "log", "\n".join(told)
+
+
+def _written(description: str | None, metadata: Mapping[str, dg.MetadataValue[Any]]) -> str:
+    return "\n".join((description or "", *(f"{name}: {one.value}" for name, one in metadata.items())))
 
 
 def api_answers(home: Home) -> list[tuple[str, str]]:

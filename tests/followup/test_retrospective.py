@@ -207,7 +207,7 @@ def test_the_command_writes_a_page_and_names_what_it_does_not_know(home, tmp_pat
     assert code == 1 and "nothing" in err
 
 
-def test_the_asset_draws_the_week_that_ended_and_hides_confidential_values_while_a_policy_is_on(home):
+def test_the_asset_draws_the_week_that_ended_without_confidential_values(home):
     settings = load_settings({"METRICS_HOME": str(home)})
     asset = build_retrospective_asset(settings)
     [schedule] = build_retrospective_schedule(settings)
@@ -216,16 +216,6 @@ def test_the_asset_draws_the_week_that_ended_and_hides_confidential_values_while
     assert (asked.run_key, asked.tags["metrics/week"]) == ("2025-W46", "2025-W46")
     done = dg.materialize([asset], tags=asked.tags, instance=dg.DagsterInstance.ephemeral())
     metadata = done.asset_materializations_for_node("followup__retrospective")[0].metadata
-    assert metadata["alerts"].value == 2 and "13.2%" in metadata["retrospective"].value
+    assert metadata["alerts"].value == 2
     assert "周报警复盘 2025-W46" in (home / "retrospectives" / "2025-W46.html").read_text("utf-8")
-    from metrics_pipeline.store import access
-
-    store = open_store(settings)
-    with store.writing("access") as connection:
-        access.enable(connection, who="li", now=NOW)
-    done = dg.materialize([asset], tags=asked.tags, instance=dg.DagsterInstance.ephemeral())
-    with store.writing("access") as connection:
-        access.disable(connection)
-    store.close()
-    metadata = done.asset_materializations_for_node("followup__retrospective")[0].metadata
     assert "13.2%" not in metadata["retrospective"].value and "华北" in metadata["retrospective"].value
