@@ -256,6 +256,7 @@ def _plain(text: str) -> str:
     text = re.sub(r"[^\s'\"]*/shop_[^/\s]*/", "…/", text)
     text = re.sub(r"\b\d{8}T\d{6}\w*-[0-9a-f]+\b|\b[0-9a-f]{8,}\b", "#", text)
     text = re.sub(rf"{datetime.now(UTC):%Y-%m}[-\d]*[T ]?[\d:.+]*", "now", text)
+    text = re.sub(r"_seconds: [\d.]+", "seconds", text)
     text = re.sub(rf"\b{datetime.now(UTC):%m}-\d\d \d\d:\d\d\b", "now", text)
     text = re.sub(
         r"(?:\s|─)+",
