@@ -33,11 +33,15 @@ class CausePlot:
         """The same as SVG; its texts are texts."""
         return self._drawn("svg").decode("utf-8")
 
-    def markdown(self) -> str:
-        """An image for Markdown, the picture inside."""
+    def data_uri(self) -> str:
+        """The PNG as a `data:` URI, for HTML files and for Markdown."""
         import base64
 
-        return f"![{self.wording.title()}](data:image/png;base64,{base64.b64encode(self.png()).decode()})"
+        return f"data:image/png;base64,{base64.b64encode(self.png()).decode()}"
+
+    def markdown(self) -> str:
+        """An image for Markdown, the picture inside."""
+        return f"![{self.wording.title()}]({self.data_uri()})"
 
     def _drawn(self, kind: str) -> bytes:
         import matplotlib as mpl

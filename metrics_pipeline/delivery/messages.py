@@ -22,6 +22,7 @@ from metrics_pipeline.diagnosis.attached import UNEXPLAINED, Explained
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+    from metrics_pipeline.delivery.cause_plot import CausePlot
     from metrics_pipeline.delivery.plots import Plot
 
 BEYOND = ("new", "escalated", "ongoing")
@@ -143,13 +144,29 @@ class Message:
             alt=self.title,
         )
 
-    def html_with(self, plot_source: str | None) -> str:
-        """A complete HTML page whose plot is at `plot_source` (`cid:…`, `data:…`); without a plot when None."""
-        return rendered("message.html", message=self, blocks=self._blocks(), plot_source=plot_source)
+    @cached_property
+    def cause_plot(self) -> CausePlot | None:
+        """From expected to observed, cause by cause; None when no cause was found or the receiver may not see it."""
+        found = self.explained.diagnosis
+        if found is None or not found.causes:
+            return None
+        from metrics_pipeline.delivery.cause_plot import CausePlot
+        from metrics_pipeline.diagnosis.words import Named
+        from metrics_pipeline.diagnosis.words import Wording as CauseWording
+
+        rule = self.notice.rule
+        named = {rule.metric: Named(rule.name_zh, rule.name_en, rule.unit)}
+        return CausePlot(CauseWording(found, named, self.wording.locales[0]))
+
+    def html_with(self, plot_source: str | None, cause_source: str | None) -> str:
+        """A complete HTML page whose pictures are at these sources (`cid:…`, `data:…`); without one where None."""
+        return rendered(
+            "message.html", message=self, blocks=self._blocks(), plot_source=plot_source, cause_source=cause_source
+        )
 
     def html_page(self) -> str:
-        """A stand-alone HTML page with the plot inside."""
-        return self.html_with(None if self.plot is None else self.plot.data_uri())
+        """A stand-alone HTML page with the pictures inside."""
+        return self.html_with(*(None if one is None else one.data_uri() for one in (self.plot, self.cause_plot)))
 
     def metric_name(self, locale: Locale) -> str:
         """The metric's name in this language, else in the other, else its id."""

@@ -7,6 +7,7 @@ import smtplib
 import socket
 import ssl
 import subprocess
+from dataclasses import replace
 from email import policy
 from email.message import EmailMessage
 
@@ -18,7 +19,8 @@ from metrics_pipeline.delivery.channels import PermanentFailure, TemporaryFailur
 from metrics_pipeline.delivery.channels.smtp import SmtpChannel
 from metrics_pipeline.delivery.messages import compose
 from metrics_pipeline.settings import SettingsError
-from tests.delivery.builders import make_drill, make_end, make_notice
+from tests.advice.builders import make_cause, make_diagnosis
+from tests.delivery.builders import make_drill, make_end, make_explained, make_notice
 
 MESSAGE = compose(make_notice())
 
@@ -88,6 +90,18 @@ def test_a_mail_has_text_html_and_the_plot_inline(serve):
     assert f'src="cid:{plot["Content-ID"].strip("<>")}"' in html
     assert plot.get_content().startswith(b"\x89PNG")
     assert plot.get_content_disposition() == "inline"
+
+
+def test_a_mail_shows_the_causes_beside_the_plot(serve):
+    mailbox = Mailbox()
+    explained = replace(make_explained(), diagnosis=make_diagnosis(causes=(make_cause({"region": "华东"}),)))
+    channel(serve(mailbox)).send(replace(MESSAGE, explained=explained), "ops@shop.example")
+    [mail] = mailbox.mails
+    html = mail.get_body(("html",)).get_content()
+    pictures = [part for part in mail.walk() if part.get_content_type() == "image/png"]
+    assert [part.get_filename() for part in pictures] == ["plot.png", "cause.png"]
+    assert all(f'src="cid:{part["Content-ID"].strip("<>")}"' in html for part in pictures)
+    assert pictures[0].get_content() != pictures[1].get_content()
 
 
 def test_a_mail_without_a_series_has_no_image(serve):

@@ -129,7 +129,7 @@ class SmtpChannel:
             raise TemporaryFailure(f"{self._where}: {said}", refused=not is_connected) from None
 
     def compose(self, message: Message, address: str) -> EmailMessage:
-        """The email: text, HTML, and the plot as a related PNG part."""
+        """The email: text, HTML, and its pictures as related PNG parts."""
         mail = EmailMessage(policy=SMTP_POLICY)
         domain = self.sender.rpartition("@")[2].strip("> ") or "localhost"
         mail["Subject"] = message.title
@@ -142,15 +142,20 @@ class SmtpChannel:
         if message.notice.tier == "red" and not message.is_over:
             mail["X-Priority"] = "1"
         mail.set_content(message.text)
-        if message.plot is None:
-            mail.add_alternative(message.html_with(None), subtype="html")
-            return mail
-        content_id = f"plot.{message.id}@{domain}"
-        mail.add_alternative(message.html_with(f"cid:{content_id}"), subtype="html")
+        pictures = {"plot": message.plot, "cause": message.cause_plot}
+        shown = {name: f"{name}.{message.id}@{domain}" for name, one in pictures.items() if one is not None}
+        sources = (f"cid:{shown[name]}" if name in shown else None for name in pictures)
+        mail.add_alternative(message.html_with(*sources), subtype="html")
         html = mail.get_payload()[1]  # type: ignore[index]
-        html.add_related(  # type: ignore[union-attr]
-            message.plot.png(), "image", "png", cid=f"<{content_id}>", filename="plot.png", disposition="inline"
-        )
+        for name, content_id in shown.items():
+            html.add_related(  # type: ignore[union-attr]
+                pictures[name].png(),  # type: ignore[union-attr]
+                "image",
+                "png",
+                cid=f"<{content_id}>",
+                filename=f"{name}.png",
+                disposition="inline",
+            )
         return mail
 
     @property
