@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from metrics_pipeline.cli.app import app
 from metrics_pipeline.library.catalogue import Catalogue
+from metrics_pipeline.rules.load import load_rules
 from metrics_pipeline.settings import PROJECT_ROOT, load_settings
 from metrics_pipeline.store import open_store
 from tests.followup.history import Shop, alerts, answer, ground, live, rules_folder
@@ -121,3 +122,38 @@ def test_a_new_rule_is_proposed_from_history_with_as_many_alerts_as_asked_for(ho
     assert [one for one in json.loads(out)["problems"] if one["rule"] == "orders_off"] == []
     code, _, err = run("rules", "propose", "gmv")
     assert code == 1 and "no values" in err
+
+
+RATES = [0.9 - 0.001 * (n % 7) - (0.02 * (1 + n % 4) if n % 9 == 4 else 0.0) for n in range(DAYS)]
+"""The share of orders that are paid: about 0.9, and lower on a day in nine."""
+
+
+@pytest.fixture(scope="module")
+def proposed(tmp_path_factory):
+    """The drafts for the share of orders that are paid, by source, over the last ninety days."""
+    home = tmp_path_factory.mktemp("measured")
+    Shop().add("payment_conversion_rate", RATES).publish(home / "warehouse" / "published")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("METRICS_HOME", str(home))
+        code, out, err = run("rules", "propose", "payment_conversion_rate", "--a-month", 1, "--days", 90, "--json")
+    assert code == 0, err
+    return {one["source"]: one for one in json.loads(out)}
+
+
+@pytest.mark.parametrize(
+    ("source", "expression", "level"), [("target", "vs_target()", 0.88), ("benchmark", "vs_benchmark()", 0.85)]
+)
+def test_a_new_rule_is_proposed_from_target_and_benchmark(proposed, tmp_path, source, expression, level):
+    draft = proposed[source]
+    text = draft["yaml"].replace("\n", "\n    ").rstrip()
+    (tmp_path / "drafts.yml").write_text(f"groups:\n  - name: drafts\n    rules:\n    {text}\n", "utf-8")
+    ruleset = load_rules(tmp_path, Catalogue.read(PROJECT_ROOT / "dbt_project"))
+    assert ruleset.problems == ()
+    [rule] = ruleset.rules
+    assert (rule.id, str(rule.expr)) == (f"payment_conversion_rate_off_{source}", expression)
+    bounds = [float(str(one).removeprefix("< ")) for one in (rule.yellow_if, rule.red_if)]
+    assert bounds[1] < bounds[0] <= -0.01  # it is better to be above: only falls, and red lies beyond yellow
+    beyond = [rate / level - 1 < bounds[0] for rate in RATES[-90:]]
+    assert sum(beyond) <= 9  # a bound that is crossed on more than a tenth of the days is no alert
+    assert draft["alerts"] == sum(beyond) > 0  # no two of these days follow each other: each is an alert of its own
+    assert draft["a_month"] <= 2
