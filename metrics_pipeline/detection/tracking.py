@@ -44,7 +44,7 @@ from metrics_pipeline.detection.interface import (
 from metrics_pipeline.detection.promotions import WIDENING
 
 BOUND = np.float32(2.5)
-BLOCK = 8192
+BLOCK = 16384
 """Series that are followed together; a group is never cut."""
 _LOUD = 0.15
 """Log movement of a group (event or not) from which it says how strongly its series answer."""
@@ -270,7 +270,8 @@ class _Block:
     def follow(self, out: Walk) -> None:
         """Walk through all periods and put what was seen into the rows of `out`."""
         first, until = out.tested.start, out.tested.stop
-        names = ("z", "drift", "streak") if out.drift.shape[1] else ("z",)
+        with_means = bool(out.drift.shape[1])
+        names = ("z", "drift", "streak") if with_means else ("z",)
         always = {name: np.empty((_FLUSHED, len(self.of)), np.float32) for name in names}
         shock = out.shock[self.first_group : self.first_group + self.n_groups]
         means = (("drift", self.drift, self.long), ("streak", self.streak, self.short))
@@ -279,10 +280,10 @@ class _Block:
             for period in range(until):
                 if period >= first:
                     out.seen[self.rows, period - first] = self.seen
-                now = self._step(period)
+                now = self._step(period, with_means=with_means)
                 at = period % _FLUSHED
                 always["z"][at] = np.where(now.judged, now.z, np.nan)
-                for name, mean, _ in means[: len(names) - 1]:  # updated in place by `_step`
+                for name, mean, _ in means if with_means else ():  # updated in place by `_step`
                     always[name][at] = np.where(now.judged, mean / spreads[name], np.nan)
                 shock[:, period] = now.shock
                 if period >= first:
@@ -293,17 +294,18 @@ class _Block:
                     for name, kept in always.items():
                         getattr(out, name)[self.rows, period - at : period + 1] = kept[: at + 1].T
 
-    def _step(self, period: int) -> _Now:
-        """See a period, and then learn from it."""
+    def _step(self, period: int, *, with_means: bool) -> _Now:
+        """See a period, and then learn from it; the means of residuals cost a tenth, and not everybody asks for them."""
         exposure = None if self.exposure is None else np.where(self.there[period], self.exposure[period], np.float32(1))
         half = np.float32(0.5) if exposure is None else np.float32(0.5) / np.maximum(exposure, np.float32(1e-6))
         self._begin(self.value[period], self.usable[period] & ~self.begun, half)
         if self.day_length > 1:
             self._like_yesterday(self.slot[period], self.usable[period] & self.begun)
         now = self._look(period, exposure, half)
-        weight = now.learns * np.where(self.is_event[:, period], self.tuning.event_drift, np.float32(1))[self.of]
-        self.drift += self.long * (weight * now.bounded - now.learns * self.drift)
-        self.streak += self.short * (weight * _within(now.z, -_STREAK, _STREAK) - now.learns * self.streak)
+        if with_means:
+            weight = now.learns * np.where(self.is_event[:, period], self.tuning.event_drift, np.float32(1))[self.of]
+            self.drift += self.long * (weight * now.bounded - now.learns * self.drift)
+            self.streak += self.short * (weight * _within(now.z, -_STREAK, _STREAK) - now.learns * self.streak)
         self._learn(period, now)
         return now
 
