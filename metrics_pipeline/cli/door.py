@@ -247,7 +247,7 @@ def require_authors(settings: Settings) -> None:
 
     An installation without a store yet is open.
     """
-    if not _has_store(settings):
+    if not has_store(settings):
         return
     with opened_door(settings) as door:
         door.require_general("compose")
@@ -256,14 +256,14 @@ def require_authors(settings: Settings) -> None:
 
 def require_operator(settings: Settings) -> None:
     """End with exit code 1 unless the user may run and look after the installation; one without a store yet is open."""
-    if not _has_store(settings):
+    if not has_store(settings):
         return
     with opened_door(settings) as door:
         if not door.is_open:
             door.require("operate")
 
 
-def _has_store(settings: Settings) -> bool:
+def has_store(settings: Settings) -> bool:
     """Whether there may be a policy; looking makes no store."""
     return settings.store_url is not None or (settings.home / "store.db").exists()
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metrics_pipeline.cli.door import opened_door, require_authors
-from metrics_pipeline.cli.output import PROBLEM, JsonOption, nearest, print_json, print_table, say, usage
+from metrics_pipeline.cli.door import has_store, opened_door, require_authors
+from metrics_pipeline.cli.output import PROBLEM, JsonOption, nearest, opened_store, print_json, print_table, say, usage
 from metrics_pipeline.settings import load_settings
 
 if TYPE_CHECKING:
     from metrics_pipeline.library.catalogue import Catalogue, Metric
+    from metrics_pipeline.library.lint import Finding
     from metrics_pipeline.rules.load import RuleSet
     from metrics_pipeline.settings import Settings
 
@@ -95,7 +96,7 @@ def library_lint(as_json: JsonOption = False) -> None:
 
     settings = load_settings()
     require_authors(settings)
-    found = lint(settings.dbt_project_dir, watched_metrics(settings))
+    found = [*lint(settings.dbt_project_dir, watched_metrics(settings)), *changes_in_files(settings)]
     if as_json:
         print_json(
             [
@@ -117,6 +118,24 @@ def library_lint(as_json: JsonOption = False) -> None:
         typer.echo(f"{errors} errors, {len(found) - errors} warnings")
     if errors:
         raise typer.Exit(PROBLEM)
+
+
+def changes_in_files(settings: Settings) -> list[Finding]:
+    """What begins a new version with the next night because files were changed; [] before there is a store."""
+    from metrics_pipeline.library.catalogue import Catalogue
+    from metrics_pipeline.library.definitions import DefinitionError
+    from metrics_pipeline.library.lint import changed_in_files
+    from metrics_pipeline.store.metric_versions import seen
+
+    if not has_store(settings):
+        return []
+    try:
+        catalogue = Catalogue.read(settings.dbt_project_dir)
+    except DefinitionError:
+        return []
+    with opened_store(settings) as store, store.reading() as connection:
+        recorded = {metric: versions[-1].version for metric, versions in seen(connection).items()}
+    return changed_in_files(catalogue, recorded)
 
 
 def watched_metrics(settings: Settings) -> set[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from metrics_pipeline.cli.door import opened_door, require_operator
-from metrics_pipeline.cli.library import find_metric, open_catalogue, require_metric
+from metrics_pipeline.cli.library import changes_in_files, find_metric, open_catalogue, require_metric
 from metrics_pipeline.cli.library_versions import MetricArgument, show_diff
 from metrics_pipeline.cli.output import (
     PROBLEM,
@@ -112,6 +112,9 @@ def library_propose(
         return
     typer.echo(f"proposal {number}: {metric} from {day} on")
     show_diff("What changes", _diff(found))
+    with opened_door(settings) as door:
+        for one in changes_in_files(settings) if door.is_open else ():
+            typer.echo(f"warning: {one.problem}", err=True)
     say(f"Next: [bold]metrics library review {number}[/bold] shows it on history; its owner approves it.")
 
 

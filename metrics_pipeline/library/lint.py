@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -58,6 +58,37 @@ def new_findings(before: Catalogue, after: Catalogue, used: Collection[str] = ()
     """What lint says of a changed library and did not say of it before."""
     known = {str(finding) for finding in lint_catalogue(before, used)}
     return tuple(one for one in lint_catalogue(after, used) if str(one) not in known)
+
+
+def changed_in_files(catalogue: Catalogue, recorded: Mapping[str, str]) -> list[Finding]:
+    """Warnings for values that get another meaning with the next night and have no first day: a measure, the fact behind
+    it or a formula was changed in files, without a proposal.
+
+    `recorded`: metric → the version that was recorded last. One warning for each change, with all that follows from it.
+    """
+    changed = {name for name, one in catalogue.metrics.items() if recorded.get(name, one.version) != one.version}
+    found = []
+    for name in catalogue.metrics:
+        metric = catalogue.metrics[name]
+        if name not in changed or changed.intersection(metric.inputs):
+            continue
+        what = "its formula" if metric.inputs else "its measure or the fact behind it"
+        follows = [one for one in catalogue.users(name) if one in changed]
+        also = f", and so do {', '.join(follows)}" if follows else ""
+        how = "=NEW`" if metric.inputs else "=NEW`, with a measure NEW beside the old one in _semantic.yml"
+        found.append(
+            Finding(
+                "warning",
+                _problem(
+                    metric,
+                    f"{what} was changed in files, so it begins a new version ({recorded[name]} → {metric.version}) with "
+                    f"the next night{also}; days that are rebuilt get it, and it has no first day",
+                    "Commit it if that is meant; to keep the old formula for earlier days, undo it and "
+                    f"`metrics library propose {name} --set {'formula' if metric.inputs else 'measure'}{how}",
+                ),
+            )
+        )
+    return found
 
 
 def units_of(catalogue: Catalogue) -> dict[str, Unit]:

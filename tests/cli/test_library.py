@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,11 @@ from rich.cells import cell_len
 from typer.testing import CliRunner, Result
 
 from metrics_pipeline.cli.app import app
-from metrics_pipeline.settings import PROJECT_ROOT
+from metrics_pipeline.library.catalogue import Catalogue
+from metrics_pipeline.library.recording import record
+from metrics_pipeline.library.versions import read_targets, states
+from metrics_pipeline.settings import PROJECT_ROOT, load_settings
+from metrics_pipeline.store import open_store
 from tests.store.databases import new_home
 
 
@@ -78,6 +83,32 @@ def test_lint_ends_with_an_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyP
     worst = json.loads(found.stdout)[0]
     assert (worst["severity"], worst["file"], worst["line"]) == ("error", str(path), 2)
     assert "Declare currency" in worst["mend"]
+
+
+def test_a_changed_fact_is_told_before_the_night_with_all_that_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "dbt"
+    shutil.copytree(PROJECT_ROOT / "dbt_project", project, ignore=shutil.ignore_patterns("target", "logs"))
+    monkeypatch.setenv("METRICS_DBT_PROJECT", str(project))
+    monkeypatch.setenv("METRICS_HOME", str(new_home(tmp_path / "a_store")))
+    catalogue = Catalogue.read(project)
+    store = open_store(load_settings())
+    with store.writing("versions") as connection:
+        record(connection, states(catalogue, read_targets(project)), now=datetime.now(UTC))
+    store.close()
+    assert "was changed in files" not in run("lint").stdout
+
+    fact = project / "models" / "facts" / "fct_refunds.sql"
+    fact.write_text(fact.read_text("utf-8") + "where 1 = 1\n", "utf-8")
+    found = [one for one in json.loads(run("lint", "--json").stdout) if "was changed in files" in one["message"]]
+    assert {one["message"].partition(":")[0] for one in found} == {"refund_amount", "refunded_orders"}
+    assert {one["severity"] for one in found} == {"warning"}
+    (orders,) = (one for one in found if one["message"].startswith("refunded_orders"))
+    assert "and so do refund_rate, order_health" in orders["message"]
+    assert "propose refunded_orders --set measure=NEW" in orders["mend"]
+    proposed = run("propose", "gmv", "--set", "owner=finance", "--why", "moved")
+    assert proposed.exit_code == 0 and "refund_rate, order_health" in proposed.stderr
 
 
 def test_composing_shows_and_writes_nothing_unless_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
