@@ -12,6 +12,7 @@ import pytest
 from orchestration_shop import NIGHT, Shop, clock
 
 from metrics_pipeline.alerts.listing import current_alerts, notifications
+from metrics_pipeline.alerts.notice import Notice
 from metrics_pipeline.forecasting.stored import read_current
 from metrics_pipeline.orchestration import alert_assets, publish_asset
 from metrics_pipeline.orchestration.in_process import partition_tags, run_in_process
@@ -23,6 +24,7 @@ from metrics_pipeline.orchestration.resources import Project
 from metrics_pipeline.settings import Settings
 from metrics_pipeline.store import open_store
 from metrics_pipeline.store.metric_versions import seen
+from metrics_pipeline.store.tables import outbox
 from metrics_pipeline.warehouse.read import Published
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("orchestration_shop")]
@@ -138,6 +140,16 @@ def test_the_versions_of_all_metrics_are_recorded_and_checks_name_theirs(night: 
         record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
     found = record.event.dagster_event.asset_check_evaluation_data.metadata["definition_version"].value
     assert found == f"v1 ({metrics['refund_rate'].version})"
+
+
+def test_a_message_names_the_version_of_the_definition_it_was_judged_by(night: tuple[Shop, NightReport]) -> None:
+    shop, _ = night
+    store = open_store(shop.settings)
+    with store.reading() as connection:
+        told = [Notice.from_json(row.payload) for row in connection.execute(outbox.select())]
+    store.close()
+    metric = shop.project.catalogue.metrics["orders_paid"]
+    assert {one.versions for one in told if one.rule.id == "orders_there_are"} == {(f"v1 ({metric.version})",)}
 
 
 def test_the_history_was_told_to_nobody(shop: Shop) -> None:
