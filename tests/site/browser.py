@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,6 +15,10 @@ from typing import Any
 PROGRAM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )
+
+
+class PageChangedError(AssertionError):
+    """The page left while it was asked; the next one can be asked again."""
 
 
 class Browser:
@@ -63,11 +68,17 @@ class Browser:
         )
 
     def wait(self, condition: str) -> None:
-        """Wait until a JavaScript expression is true."""
+        """Wait until a page is complete and a JavaScript expression is true of it, also over a change of pages."""
         until = time.monotonic() + 10
-        while self.value(condition) is not True:
+        while not self._is(f"document.readyState === 'complete' && ({condition})"):
             assert time.monotonic() < until, f"never became true: {condition}"
             time.sleep(0.02)
+
+    def _is(self, condition: str) -> bool:
+        try:
+            return self.value(condition) is True
+        except PageChangedError:
+            return False
 
     def value(self, expression: str) -> Any:
         """What a JavaScript expression is."""
@@ -84,7 +95,8 @@ class Browser:
         """A key without a letter, such as Tab (9) or Enter (13)."""
         text = {"text": "\r"} if key == "Enter" else {}
         self._ask("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, windowsVirtualKeyCode=code, **text)
-        self._ask("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, windowsVirtualKeyCode=code)
+        with suppress(PageChangedError):  # Enter may lead to another page
+            self._ask("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, windowsVirtualKeyCode=code)
 
     def click(self, selector: str) -> None:
         """Press and release the mouse in the middle of an element."""
@@ -109,5 +121,7 @@ class Browser:
             one, _, self._rest = self._rest.partition(b"\0")
             answer = json.loads(one)
             if answer.get("id") == self._number:
+                if "navigated or closed" in str(answer.get("error")):
+                    raise PageChangedError(answer)
                 assert "error" not in answer, answer
                 return answer["result"]
