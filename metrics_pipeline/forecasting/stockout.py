@@ -92,14 +92,16 @@ def risk(
     pieces, age = under_way(shelf, moved)
     wanted = _demand(shelf, promotions, moved.use, rng, horizon=horizon, draws=draws)
     overdue = age - shelf.lead_days[:, None].astype(np.int64)
-    comes = late.arrival(overdue[:, None, :], rng.random((count, draws, pieces.shape[1])))
+    luck = rng.random((count, draws, pieces.shape[1]))
+    coming = np.flatnonzero(pieces.any(axis=1))  # most shelves wait for nothing
+    comes = late.arrival(overdue[coming, None, :], luck[coming])
     known = np.isfinite(shelf.on_hand[:, -1])
     stock = np.repeat(np.nan_to_num(shelf.on_hand[:, -1])[:, None], draws, axis=1)
     is_out = np.zeros((count, draws), bool)
     chance = np.empty((count, horizon))
     lost = np.zeros(count)
     for step in range(horizon):
-        stock += (pieces[:, None, :] * (comes == step + 1)).sum(axis=2)
+        stock[coming] += (pieces[coming, None, :] * (comes == step + 1)).sum(axis=2)
         today = wanted[:, :, step]
         lost += np.maximum(today - stock, 0.0).mean(axis=1)
         stock = np.maximum(stock - today, 0.0)
