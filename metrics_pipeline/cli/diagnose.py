@@ -59,7 +59,9 @@ def diagnose(  # noqa: PLR0917 - options of a command
     slices: Annotated[
         list[str] | None, typer.Option("--slice", metavar="DIM=MEMBER", help="Look inside a slice; repeatable.")
     ] = None,
-    language: Annotated[str | None, typer.Option("--language", help="zh or en; default: the installation's.")] = None,
+    language: Annotated[
+        str | None, typer.Option("--lang", "--language", help="zh or en; default: the installation's.")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the picture to a .png or .svg file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -73,7 +75,7 @@ def diagnose(  # noqa: PLR0917 - options of a command
         if plot is not None and plot.suffix not in (".png", ".svg"):
             usage(f"--plot {plot}: write a file that ends in .png or .svg")
         if language not in (None, "zh", "en"):
-            usage(f"--language {language!r} is not known; write zh or en")
+            usage(f"--lang {language!r} is not known; write zh or en")
         if week and hour is not None:
             usage("--week and --hour exclude each other")
         asked = _slice(door, metric, slices or [])

@@ -78,6 +78,7 @@ def named_values(found: Diagnosis) -> Iterator[tuple[str, tuple[str, str]]]:
         if one.kind == "stock_out":
             yield "stock_on_hand", slice_(one.elements)
             yield "units_sold", slice_(one.elements)
+            yield "units_sold", slice_({name: member for name, member in own.items() if name == "category"})
         elif one.kind == "campaign" and "campaign" in one.elements:
             yield "ad_spend", slice_(one.elements)
 

@@ -11,13 +11,21 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from metrics_pipeline.detection.promotions import PromotionDay
-from metrics_pipeline.diagnosis.coinciding import SELLING, Note, campaigns_on, noted_on, promotions_on, sold_out_on
+from metrics_pipeline.diagnosis.coinciding import (
+    Happening,
+    Note,
+    campaigns_on,
+    noted_on,
+    promotions_on,
+    sells,
+    sold_out_on,
+)
 from metrics_pipeline.diagnosis.data_problems import data_problems_on
 from metrics_pipeline.diagnosis.leaves import Asked, Track, Values, View, views_of
 from metrics_pipeline.diagnosis.model import (
@@ -98,11 +106,20 @@ def diagnose(
     observed, expected = track.observed, track.expected
     assert observed is not None
     change = None if expected is None else observed - expected
-    direction = direction_of(change)
     views = views_of(values, asked, track)
     causes, verdict = _explained(views, track, change)
+    is_ordinary = bool(change) and not causes and not _is_significant(track, change)
+    direction = "none" if is_ordinary else direction_of(change)
     walk = walk_of(described, _given(published, context.catalogue), context.catalogue.written)
-    reason_zh, reason_en = _reasons(track, views, described)
+    on = period.date()
+    happening = Happening(
+        on,
+        min(began_on.day, on) if began_on else on,
+        dict(slice_),
+        causes,
+        abs((change or 0.0) / (expected or math.inf)),
+    )
+    reason_zh, reason_en = _reasons(track, views, described, is_ordinary=is_ordinary)
     return Diagnosis(
         metric=metric,
         slice=dict(slice_),
@@ -117,7 +134,7 @@ def diagnose(
         causes=causes,
         unexplained=(change or 0.0) - sum(one.contribution for one in causes),
         pyramid=_pyramid(values, walk, asked, change),
-        coinciding=tuple(_coinciding(published, context, described, period.date(), direction)),
+        coinciding=tuple(_coinciding(published, context, described, happening, direction)),
         since=began_on if change else None,
         controls=tuple(_controls(values, views, asked, track, causes, below=walk.metrics if walk else ()))
         if change
@@ -174,7 +191,7 @@ def _explained(views: Sequence[View], track: Track, change: float | None) -> tup
     """The causes, and what kind of finding they are."""
     if change is None or track.expected is None or change == 0:
         return (), "none_found"
-    significant = abs(change) > _SIGNIFICANT * track.spread * abs(track.expected)
+    significant = _is_significant(track, change)
     found = search([view.leaves for view in views], Settings(most_causes=MOST_CAUSES))
     causes = _rated(views, found, change) if track.denominator is not None else _counted(views, found, change)
     if track.denominator is not None and not causes and views:
@@ -184,6 +201,11 @@ def _explained(views: Sequence[View], track: Track, change: float | None) -> tup
     if not causes and significant and views and track.denominator is not None:
         causes = _over_weight(views, change)
     return causes, _verdict(causes, significant=significant and bool(views), is_ratio=track.denominator is not None)
+
+
+def _is_significant(track: Track, change: float | None) -> bool:
+    """Whether ordinary days hardly ever do that."""
+    return bool(change) and abs(change or 0.0) > _SIGNIFICANT * track.spread * abs(track.expected or 0.0)
 
 
 def _verdict(causes: Sequence[Cause], *, significant: bool, is_ratio: bool) -> Verdict:
@@ -428,24 +450,31 @@ def _still_members(metric: str, views: Sequence[View], causes: Sequence[Cause]) 
 
 
 def _coinciding(
-    published: Published, context: Context, metric: Metric, on: date, direction: str
+    published: Published, context: Context, metric: Metric, change: Happening, direction: str
 ) -> Iterable[Coinciding]:
     problems = context.problems
     if problems is None:
-        problems = data_problems_on(published, on, context.promotions)
-    found = [*promotions_on(context.promotions, on), *noted_on(context.notes, on), *problems]
-    if direction == "down" and metric.category in SELLING and "stock_on_hand" in published.metrics:
-        found += sold_out_on(published, on)
+        problems = data_problems_on(published, change.on, context.promotions)
+    found = [*promotions_on(context.promotions, change), *noted_on(context.notes, change)]
+    found += [one for one in problems if change.meets(one.elements)]
+    if direction == "down" and "stock_on_hand" in published.metrics and sells(metric, context.catalogue):
+        found += sold_out_on(published, change)
     if "ad_spend" in published.metrics:
-        found += campaigns_on(published, on)
+        found += campaigns_on(published, metric, change)
     return found
 
 
-def _reasons(track: Track, views: Sequence[View], metric: Metric) -> tuple[str, str]:
+def _reasons(track: Track, views: Sequence[View], metric: Metric, *, is_ordinary: bool) -> tuple[str, str]:
     if track.expected is None:
         return (
             "历史不足(少于 7 个普通日),无法给出期望值",
             "too little history for an expectation (fewer than 7 ordinary days)",
+        )
+    if is_ordinary:
+        usual = f"{_SIGNIFICANT * track.spread:.0%}"
+        return (
+            f"变化在平日波动(±{usual})之内,无需解释",
+            f"the change lies within what ordinary days do (±{usual}); there is nothing to explain",
         )
     if not views:
         listed = ", ".join(name for name in metric.slices if name != "all") or "–"

@@ -8,7 +8,7 @@ Words of evidence, stable, that a playbook may match (`Diagnosis.evidence()` giv
 
     metric                the metric that was diagnosed
     grain                 day | hour
-    direction             up | down | none
+    direction             up | down | none (no change, or one that ordinary days do)
     verdict               single_cause | several_causes | mix_shift | site_wide | none_found
     slice.dimension       dimensions of the slice that was asked about (absent for the total)
     slice.member          its members

@@ -78,6 +78,8 @@ def test_an_ordinary_day_has_no_cause(world):
     found = diagnose(world.published, world.context, "orders_paid", {}, LAST - timedelta(days=1))
     assert found.causes == ()
     assert found.verdict == "none_found"
+    assert found.direction == "none" and found.change
+    assert "within what ordinary days do" in found.reason_en and "平日波动" in found.reason_zh
 
 
 def test_promotions_and_notes_of_the_day_stand_beside_the_change(world):
