@@ -6,9 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from metrics_pipeline.access.model import Level
 from metrics_pipeline.access.policy import Rights
 from metrics_pipeline.library.catalogue import Catalogue, Metric
 from metrics_pipeline.library.definitions import Definitions
+from metrics_pipeline.warehouse.quoting import literal
 
 
 def known_formula(formula: str, inputs: Sequence[str], rights: Rights) -> str:
@@ -64,3 +66,20 @@ def known_measures(definitions: Definitions, rights: Rights) -> list[str]:
         for measure in model.measures
         if measure.name not in users or any(map(rights.knows, users[measure.name]))
     ]
+
+
+def counts_sql(definitions: Definitions, measures: Sequence[str], rights: Rights) -> str:
+    """An SQL condition over `dimension` and `member`: where counts of these measures may be shown exactly.
+
+    That is where every metric that counts them is given exactly; for a measure that no metric counts, where all are.
+    """
+    if rights.is_open:
+        return "true"
+    asked: dict[str, None] = {}
+    for measure in measures:
+        found = [one.id for one in definitions.metrics if one.kind == "simple" and one.measure == measure]
+        found = found or [
+            one.id for one in definitions.metrics if one.conversion and one.conversion.conversion_measure == measure
+        ]
+        asked.update(dict.fromkeys(found or [one.id for one in definitions.metrics]))
+    return " AND ".join(f"{rights.level_sql(literal(name))} = {int(Level.EXACT)}" for name in asked) or "true"

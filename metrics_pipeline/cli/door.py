@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from metrics_pipeline.alerts.listing import NotificationView
     from metrics_pipeline.alerts.sight import Sight
     from metrics_pipeline.library.catalogue import Catalogue, Metric
+    from metrics_pipeline.library.facts import FactsReader
     from metrics_pipeline.routing.people import Directory
     from metrics_pipeline.rules.model import Rule
     from metrics_pipeline.store import Store
@@ -137,6 +138,17 @@ class CliDoor:
         from metrics_pipeline.access.reader import GuardedValues
 
         return GuardedValues.for_viewer(self.settings.published_dir, self.viewer)
+
+    def counted(self, whole: Catalogue) -> FactsReader:
+        """What can be counted from facts, as they may see it; `whole`: all definitions."""
+        from metrics_pipeline.access.library import counts_sql
+        from metrics_pipeline.library.facts import FactsReader
+
+        definitions, rights = whole.definitions, self.viewer.reading
+        return FactsReader(
+            self.settings.build_path, lambda measures: counts_sql(definitions, measures, rights),
+            self.settings.distinct_counts,
+        )  # fmt: skip
 
     def known(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Of things by metric id those whose metric they may know of."""

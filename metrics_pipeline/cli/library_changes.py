@@ -155,7 +155,8 @@ def library_review(
     as_json: JsonOption = False,
 ) -> None:
     """Show a proposal: what changes, the last 90 days old against new, what depends on it, what its rules would have fired."""
-    from metrics_pipeline.library.preview import PreviewError, preview
+    from metrics_pipeline.library.facts import PreviewError
+    from metrics_pipeline.library.preview import preview
     from metrics_pipeline.library.proposals import reviewed
     from metrics_pipeline.rules.load import load_rules
     from metrics_pipeline.rules.seeds import seeds_of
@@ -171,13 +172,13 @@ def library_review(
     if found is not None and found.changes_values:
         try:
             with opened_door(settings) as door:
-                published = door.published()
-            looked = preview(published, found.after, row.metric, days=days)
+                published, counted = door.published(), door.counted(found.before)
+            looked = preview(published, found.after, row.metric, days=days, facts=counted)
             seeds = seeds_of(settings)
             rules = load_rules(settings.rules_dir, found.before, seeds).rules
             fired = firings(
                 published, found.after, row.metric, rules, start=looked.start, until=looked.until,
-                promotions=seeds.promotions, references=seeds.references,
+                promotions=seeds.promotions, references=seeds.references, facts=counted,
             )  # fmt: skip
         except PreviewError as error:
             unseen = str(error)

@@ -124,7 +124,7 @@ def library_compose(  # noqa: PLR0917 - options of a command
     with opened_door(settings) as door, _told(door):
         _may_use(door, library, request)
         composition = _composed(door, library, request, watched_metrics(settings))
-        values, reason = _preview(door, composition)
+        values, reason = _preview(door, library, composition)
         answer = _answer(composition, values, door.words(reason)) | {
             "warnings": [door.words(str(one.problem)) for one in composition.warnings]
         }
@@ -249,16 +249,17 @@ def _composed(door: CliDoor, library: Catalogue, request: Request, used: Collect
     return found
 
 
-def _preview(door: CliDoor, composition: Composition) -> tuple[pd.DataFrame | None, str]:
+def _preview(door: CliDoor, library: Catalogue, composition: Composition) -> tuple[pd.DataFrame | None, str]:
     """Values on published history, or why there are none."""
-    from metrics_pipeline.library.preview import PreviewError
+    from metrics_pipeline.library.facts import PreviewError
     from metrics_pipeline.library.trial import trial
     from metrics_pipeline.warehouse.read import NotPublished
 
     try:
-        return trial(door.published(), composition.catalogue, composition.id), ""
+        values = trial(door.published(), composition.catalogue, composition.id, facts=door.counted(library))
     except (PreviewError, NotPublished) as error:
         return None, str(error)
+    return values, ""
 
 
 def _answer(composition: Composition, values: pd.DataFrame | None, reason: str) -> dict[str, Any]:

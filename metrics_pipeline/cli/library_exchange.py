@@ -195,13 +195,14 @@ def _rows(plan: Plan, door: CliDoor) -> list[dict[str, Any]]:
 def _history(plan: Plan, metric: str, door: CliDoor) -> dict[str, Any]:
     """What the metric would have been on published days, in total; or why nobody can say."""
     from metrics_pipeline.cli.library_compose import plot_line
-    from metrics_pipeline.library.preview import PreviewError
+    from metrics_pipeline.library.facts import PreviewError
     from metrics_pipeline.library.trial import trial
     from metrics_pipeline.warehouse.read import NotPublished
 
     assert plan.composition is not None
     try:
-        values = trial(door.published(), plan.composition.catalogue, metric)
+        composed = plan.composition.catalogue
+        values = trial(door.published(), composed, metric, facts=door.counted(composed))
     except (PreviewError, NotPublished) as error:
         return {"newest": None, "history": f"no preview: {error}"}
     total = values[values["dimension"] == "all"]

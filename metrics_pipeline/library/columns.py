@@ -18,7 +18,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 from sqlglot.lineage import lineage
 
-from metrics_pipeline.library.preview import DuckDBMacros, default_of
+from metrics_pipeline.library.rendering import DuckDBMacros, default_of
 
 _RAW = "raw__"
 _FOLDERS = ("models/staging", "models/facts")

@@ -7,13 +7,13 @@ committed; `stale_files` tells CI when they no longer follow from the definition
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 from metrics_pipeline.library.catalogue import Catalogue, Metric
-from metrics_pipeline.library.definitions import Measure, MetricDefinition, SemanticModel, dimensions_of
+from metrics_pipeline.library.definitions import Conversion, Measure, MetricDefinition, SemanticModel, dimensions_of
 from metrics_pipeline.library.formula import formula_text, parse_formula
 
 _FOLDERS = ("cubes", "base", "operational", "strategic", "hourly")
@@ -36,7 +36,7 @@ def generated_files(catalogue: Catalogue) -> dict[Path, str]:
             cubes[name] = description
     files[models / "cubes" / "_cubes.yml"] = _cube_properties(cubes)
     definitions = {definition.id: definition for definition in catalogue.definitions.metrics}
-    by_measure = {measure.name: model for model in catalogue.definitions.semantic_models for measure in model.measures}
+    by_measure = _by_measure(catalogue)
     for metric in catalogue.metrics.values():
         for grain in metric.grains:
             folder = metric.layer if grain == "day" else "hourly"
@@ -68,11 +68,24 @@ def write_files(catalogue: Catalogue) -> list[Path]:
     return changed
 
 
-def metric_call(catalogue: Catalogue, metric_id: str, grain: str = "day") -> str:
-    """The macro call that makes a metric's table by its newest definition."""
-    definition = next(one for one in catalogue.definitions.metrics if one.id == metric_id)
-    by_measure = {measure.name: model for model in catalogue.definitions.semantic_models for measure in model.measures}
-    return _metric_call(catalogue.metrics[metric_id], definition, grain, catalogue, by_measure)
+def metric_call(
+    catalogue: Catalogue, metric_id: str, grain: str = "day", *, slices: tuple[str, ...] | None = None
+) -> str:
+    """The macro call that makes a metric's table by its newest definition; `slices`: only these of them."""
+    metric = catalogue.metrics[metric_id]
+    kept = metric if slices is None else replace(metric, slices=slices)
+    return _metric_call(kept, catalogue.written[metric_id], grain, catalogue, _by_measure(catalogue))
+
+
+def cube_call(catalogue: Catalogue, metric_id: str, slices: Sequence[str]) -> str:
+    """The macro call that counts a metric without inputs from facts, by day and by these slices, as its cube does."""
+    definition, models = catalogue.written[metric_id], _by_measure(catalogue)
+    if definition.conversion is not None:
+        return _conversion_call(catalogue.metrics[metric_id], definition.conversion, models, slices)
+    model = models[definition.measure or ""]
+    measure = next(one for one in model.measures if one.name == definition.measure)
+    macro = "distinct_cube" if measure.agg == "count_distinct" else "cube"
+    return _cube_call(model, macro, "day", [measure], slices)
 
 
 def _orphans(catalogue: Catalogue, wanted: dict[Path, str]) -> Iterable[Path]:
@@ -110,29 +123,40 @@ def _cubes(model: SemanticModel, used: set[str | None]) -> Iterable[tuple[str, s
 
 def _conversion_cubes(base: SemanticModel, catalogue: Catalogue) -> Iterable[tuple[str, str, str]]:
     """The same of the conversions that begin with an event of this model."""
-    by_measure = {measure.name: model for model in catalogue.definitions.semantic_models for measure in model.measures}
+    by_measure = _by_measure(catalogue)
     for metric in catalogue.metrics.values():
         conversion = catalogue.written[metric.id].conversion
         if conversion is None or by_measure[conversion.base_measure] is not base:
             continue
-        other = by_measure[conversion.conversion_measure]
-        measure = next(one for one in other.measures if one.name == conversion.conversion_measure)
-        body = _call(
-            "conversion_cube",
-            {
-                "base": _event(base, base.entities[conversion.entity]),
-                "converted": _event(other, other.entities[conversion.entity]),
-                "measure": json.dumps(measure.expr),
-                "distinct": str(measure.agg == "count_distinct").lower(),
-                "days": str(conversion.window_days),
-                "slices": _list(metric.slices),
-                "tables": _list(metric.tables),
-                "periods": "ref('dim_complete_periods')",
-            },
-        )
+        body = f"{{{{ {_conversion_call(metric, conversion, by_measure, metric.slices)} }}}}"
         origin = metric.file.relative_to(catalogue.definitions.project_dir).as_posix()
         text = f"One row per day and slice. {metric.definition_en}"
         yield f"cube_{metric.id}", f"{_NOTICE.format(origin=origin)}{_CUBE_CONFIG}\n\n{body}\n", text
+
+
+def _conversion_call(
+    metric: Metric, conversion: Conversion, by_measure: Mapping[str, SemanticModel], slices: Sequence[str]
+) -> str:
+    base, other = by_measure[conversion.base_measure], by_measure[conversion.conversion_measure]
+    measure = next(one for one in other.measures if one.name == conversion.conversion_measure)
+    return _bare_call(
+        "conversion_cube",
+        {
+            "base": _event(base, base.entities[conversion.entity]),
+            "converted": _event(other, other.entities[conversion.entity]),
+            "measure": json.dumps(measure.expr),
+            "distinct": str(measure.agg == "count_distinct").lower(),
+            "days": str(conversion.window_days),
+            "slices": _list(slices),
+            "tables": _list(metric.tables),
+            "periods": "ref('dim_complete_periods')",
+        },
+    )
+
+
+def _by_measure(catalogue: Catalogue) -> dict[str, SemanticModel]:
+    """Measure → the process it belongs to."""
+    return {measure.name: model for model in catalogue.definitions.semantic_models for measure in model.measures}
 
 
 def _event(model: SemanticModel, entity: str) -> str:
@@ -154,7 +178,12 @@ def _cube_text(model: SemanticModel, grain: str) -> str:
 def _cube_model(
     model: SemanticModel, macro: str, grain: str, measures: Sequence[Measure], slices: Sequence[str]
 ) -> str:
-    body = _call(
+    body = f"{{{{ {_cube_call(model, macro, grain, measures, slices)} }}}}"
+    return f"{_NOTICE.format(origin='models/facts/_semantic.yml')}{_CUBE_CONFIG}\n\n{body}\n"
+
+
+def _cube_call(model: SemanticModel, macro: str, grain: str, measures: Sequence[Measure], slices: Sequence[str]) -> str:
+    return _bare_call(
         macro,
         {
             "fact": f"ref('{model.fact}')",
@@ -167,7 +196,6 @@ def _cube_model(
             "periods": "ref('dim_complete_periods')",
         },
     )
-    return f"{_NOTICE.format(origin='models/facts/_semantic.yml')}{_CUBE_CONFIG}\n\n{body}\n"
 
 
 def _metric_model(

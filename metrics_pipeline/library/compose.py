@@ -385,6 +385,8 @@ class _Writer:
                 f"{base_measure!r} is no measure with a metric; there are: {', '.join(sorted(filter(None, simple)))}"
             )
         base = self._catalogue.metrics[simple[base_measure]]
+        then = self._catalogue.metrics[simple[measure]] if measure in simple else None
+        then_en, then_zh = (measure, measure) if then is None else (then.name_en, then.name_zh)
         params = [
             "      conversion_type_params:",
             f"        base_measure: {base_measure}",
@@ -394,10 +396,10 @@ class _Writer:
             f"        window: {self._days()} days",
         ]
         texts = (
-            f"{measure} within {request.days} days of {base.name_en}, by the time of the latter; final when the window has passed.",
-            f"{base.name_zh}之后 {request.days} 天内的 {measure},按前者时间统计;窗口期结束后即为终值。",
+            f"{then_en} within {request.days} days of {base.name_en}, by the time of the latter; final when the window has passed.",
+            f"{base.name_zh}之后 {request.days} 天内的 {then_zh},按前者时间统计;窗口期结束后即为终值。",
         )
-        return self._file("conversion", params, [base], texts, unit=None)
+        return self._file("conversion", params, [base, *([then] if then else [])], texts, unit=(then or base).unit)
 
     def _days(self) -> int:
         if not 1 <= self._request.days <= 366:
@@ -482,9 +484,7 @@ class _Writer:
             raise DefinitionError(
                 [Problem(path, 2, f"{metric.id}: its formula {clash}", "Add and subtract only what has one unit")]
             ) from None
-        if unit is None:
-            base = next(one for one in after.metrics.values() if one.clocks == metric.clocks and one.kind == "simple")
-            return base.unit
+        assert unit is not None  # conversions say what they count
         nouns = [name for name, power in unit.powers if power > 0]
         fitting = [name for name in ("ratio", "currency", *nouns) if unit.fits(name)]
         if not fitting:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import duckdb
-from jinja2 import Environment
 
 from metrics_pipeline.library.catalogue import Catalogue, Metric, reach_days
 from metrics_pipeline.library.compile import metric_call
+from metrics_pipeline.library.facts import FactsReader, PreviewError
+from metrics_pipeline.library.rendering import render
 from metrics_pipeline.warehouse.history import EMPTY_VALUES
 from metrics_pipeline.warehouse.manifest import part_of
 from metrics_pipeline.warehouse.quoting import identifier, literal
@@ -25,12 +26,7 @@ if TYPE_CHECKING:
 
 PREVIEW_DAYS = 90
 LARGEST = 10
-_MACROS = ("macros/metrics/metric.sql", "macros/time/window.sql")
 _COMPARED = "period_start, dimension, member"
-
-
-class PreviewError(ValueError):
-    """What cannot be computed from published values; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +49,18 @@ class Preview:
 
 
 def preview(
-    published: Published, catalogue: Catalogue, metric: str, *, days: int = PREVIEW_DAYS, until: date | None = None
+    published: Published,
+    catalogue: Catalogue,
+    metric: str,
+    *,
+    days: int = PREVIEW_DAYS,
+    until: date | None = None,
+    facts: FactsReader | None = None,
 ) -> Preview:
     """Compare a metric of `catalogue`, which may not be that of the files, with what is published of it.
 
     The days are the last `days` before `until` (shop-local; default: those its published inputs reach to).
+    `facts`: where a metric without inputs is counted; without it only what another published metric has is known.
     Raises `PreviewError` when its inputs are not published.
     """
     state = published.metrics.get(metric)
@@ -69,7 +72,7 @@ def preview(
     until = until or min(ends)
     start = until - timedelta(days=days)
     with duckdb.connect() as con:
-        compute(con, published, catalogue, metric, start=start, until=until, into="new_values")
+        compute(con, published, catalogue, metric, start=start, until=until, into="new_values", facts=facts)
         con.execute(
             f"""CREATE TEMP TABLE both_values AS
             SELECT {_COMPARED}, o.value AS old, n.value AS new, o.member IS NOT NULL AS has_old, n.member IS NOT NULL AS has_new
@@ -113,6 +116,7 @@ def compute(
     start: date,
     until: date,
     into: str,
+    facts: FactsReader | None = None,
 ) -> None:
     """Make the table `into` on the connection: the day values of a metric, as its newest definition in `catalogue` gives
     them for [start, until) from published inputs. Columns: period_start, dimension, member, numerator, denominator, value.
@@ -128,7 +132,13 @@ def compute(
     ]
     source = f"SELECT * FROM {published.relation(files)}" if files else EMPTY_VALUES
     con.execute(f"CREATE OR REPLACE TEMP VIEW published_values AS {source}")
-    sql = rendered(catalogue, found, start, until) if found.inputs else _same_measure(catalogue, found, published)
+    if found.inputs:
+        sql = rendered(catalogue, found, start, until)
+    elif facts is not None:
+        counted = facts.values(catalogue, metric, start, until)  # noqa: F841 - the query reads it by its name
+        sql = "SELECT * FROM counted"
+    else:
+        sql = _same_measure(catalogue, found, published)
     con.execute(
         f"""CREATE OR REPLACE TEMP TABLE {identifier(into)} AS
         SELECT {_COMPARED}, numerator, denominator, value FROM ({sql}) WHERE {_within(start, until)}"""
@@ -145,36 +155,8 @@ def published_reference(name: str) -> str:
 
 def rendered(catalogue: Catalogue, metric: Metric, start: date, until: date) -> str:
     """The SQL of the metric's model for these days, with published values in the place of tables."""
-    project = catalogue.definitions.project_dir
-    macros = "\n".join((project / name).read_text("utf-8") for name in _MACROS)
-    environment = Environment(extensions=["jinja2.ext.do"], autoescape=False)  # noqa: S701 - SQL, not HTML
-    template = environment.from_string(f"{macros}\n{{{{ {metric_call(catalogue, metric.id)} }}}}")
-    return template.render(
-        ref=published_reference,
-        dbt=DuckDBMacros,
-        env_var=default_of,
-        first_sku_period=_no_sku,
-        invocation_args_dict={"event_time_start": f"{start}", "event_time_end": f"{until}"},
-        model={},
-    )
-
-
-class DuckDBMacros:
-    """The part of dbt's portable functions that metric macros use, as DuckDB has it."""
-
-    @staticmethod
-    def dateadd(part: str, amount: Any, column: str) -> str:
-        return f"({column} + ({amount}) * interval '1' {part})"
-
-
-def default_of(_name: str, default: str = "") -> str:
-    """An environment without variables."""
-    return default
-
-
-def _no_sku(days_before: int = 0) -> str:
-    """The first period with slices by SKU, of which there are none here."""
-    return f"timestamp '1970-01-01' - interval '{days_before}' day"
+    call = metric_call(catalogue, metric.id)
+    return render(catalogue.definitions.project_dir, call, ref=published_reference, start=start, until=until)
 
 
 def _same_measure(catalogue: Catalogue, metric: Metric, published: Published) -> str:

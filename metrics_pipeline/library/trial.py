@@ -1,6 +1,6 @@
 """What a metric that nobody has built yet would show: its own model over published values of its inputs.
 
-Inputs that are new with it are computed first, in the same way. What is counted from facts, a conversion, cannot be tried.
+Inputs that are new with it are computed first, in the same way; what is counted from facts is counted from those there are.
 """
 
 from __future__ import annotations
@@ -11,22 +11,32 @@ import pandas as pd
 from duckdb import DuckDBPyConnection
 
 from metrics_pipeline.library.catalogue import Catalogue, Metric, reach_days
-from metrics_pipeline.library.preview import PREVIEW_DAYS, PreviewError, rendered
+from metrics_pipeline.library.facts import FactsReader, PreviewError, measures_of
+from metrics_pipeline.library.preview import PREVIEW_DAYS, rendered
 from metrics_pipeline.warehouse.read import Published
 
 
-def trial(published: Published, catalogue: Catalogue, metric_id: str, *, days: int = PREVIEW_DAYS) -> pd.DataFrame:
+def trial(
+    published: Published,
+    catalogue: Catalogue,
+    metric_id: str,
+    *,
+    days: int = PREVIEW_DAYS,
+    facts: FactsReader | None = None,
+) -> pd.DataFrame:
     """Values of the metric for the newest `days` days that its inputs are published for, by day, without slices by SKU.
 
     Columns: dimension, member, period_start (shop-local), value (the metric's unit, never NULL), sorted by them. Nothing
-    is read that `published` does not show. Raises `PreviewError` when an input has no published values.
+    is read that `published` and `facts` do not show. Raises `PreviewError` when an input has no values.
     """
     metric = catalogue.metrics[metric_id]
-    leaves = _published_inputs(published, catalogue, metric)
+    leaves, counted = _leaves(published, catalogue, metric, facts)
     ends = [published.metrics[name].complete_until for name in leaves]
     known = [end.date() for end in ends if end is not None]
     if len(known) < len(ends):
         raise PreviewError(f"{', '.join(leaves)}: some of them have no published day yet; run `metrics nightly`")
+    if facts is not None:
+        known += [facts.reach(catalogue.metrics[name]) for name in counted]
     until = min(known)
     start = until - timedelta(days=days)
     with published.connect(start - timedelta(days=_look_back(published, catalogue, metric)), until) as con:
@@ -36,7 +46,7 @@ def trial(published: Published, catalogue: Catalogue, metric_id: str, *, days: i
             "WHERE list_contains(?, metric) AND grain = 'day' AND NOT list_contains(string_split(dimension, '|'), 'sku')",
             [list(leaves)],
         )
-        _compute(con, catalogue, metric, start=start, until=until, known=set(published.metrics))
+        _compute(con, catalogue, metric, facts, start=start, until=until, known=set(published.metrics))
         return con.execute(
             "SELECT dimension, member, period_start, value FROM published_values "
             "WHERE metric = ? AND period_start >= ? AND period_start < ? AND value IS NOT NULL ORDER BY ALL",
@@ -45,35 +55,62 @@ def trial(published: Published, catalogue: Catalogue, metric_id: str, *, days: i
 
 
 def _compute(
-    con: DuckDBPyConnection, catalogue: Catalogue, metric: Metric, *, start: date, until: date, known: set[str]
+    con: DuckDBPyConnection,
+    catalogue: Catalogue,
+    metric: Metric,
+    facts: FactsReader | None,
+    *,
+    start: date,
+    until: date,
+    known: set[str],
 ) -> None:
     """Add the values of a metric for [start, until), after those of its inputs that are not `known` yet."""
     first = start - timedelta(days=reach_days(catalogue.written[metric.id]))
     for name in dict.fromkeys(metric.inputs):
         if name not in known:
-            _compute(con, catalogue, catalogue.metrics[name], start=first, until=until, known=known)
+            _compute(con, catalogue, catalogue.metrics[name], facts, start=first, until=until, known=known)
+    if metric.inputs or facts is None:
+        source = f"({rendered(catalogue, metric, start, until)})"
+    else:
+        counted = facts.values(catalogue, metric.id, start, until)  # noqa: F841 - the query reads it by its name
+        source = "counted"
     con.execute(
         "INSERT INTO published_values SELECT ?, period_start, 'day', dimension, member, numerator, denominator, value "
-        f"FROM ({rendered(catalogue, metric, start, until)})",
+        f"FROM {source}",
         [metric.id],
     )
     known.add(metric.id)
 
 
-def _published_inputs(published: Published, catalogue: Catalogue, metric: Metric) -> tuple[str, ...]:
-    """The nearest metrics below that are published."""
-    if metric.kind == "conversion":
-        raise PreviewError(f"{metric.id} is counted from facts, so its first values come with the next night")
-    found: dict[str, None] = {}
+def _leaves(
+    published: Published, catalogue: Catalogue, metric: Metric, facts: FactsReader | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The nearest metrics below that are published, and those that are not and are counted from facts."""
+    if not metric.inputs:
+        if facts is None:
+            raise PreviewError(f"{metric.id} has no published values yet; run `metrics nightly`")
+        for one in catalogue.definitions.metrics:
+            if one.kind == "simple" and one.measure in measures_of(catalogue, metric.id):
+                _require_present(published, one.id)
+        return (), (metric.id,)
+    leaves: dict[str, None] = {}
+    counted: dict[str, None] = {}
     for name in metric.inputs:
-        state = published.metrics.get(name)
-        if state is not None and state.is_absent:
-            raise PreviewError(f"{name} is absent: {state.absent_en}")
-        if state is None and not catalogue.metrics[name].inputs:
-            raise PreviewError(f"{name} has no published values yet; run `metrics nightly`")
-        below = (name,) if state else _published_inputs(published, catalogue, catalogue.metrics[name])
-        found.update(dict.fromkeys(below))
-    return tuple(found)
+        _require_present(published, name)
+        below, from_facts = (
+            ((name,), ())
+            if name in published.metrics
+            else _leaves(published, catalogue, catalogue.metrics[name], facts)
+        )
+        leaves.update(dict.fromkeys(below))
+        counted.update(dict.fromkeys(from_facts))
+    return tuple(leaves), tuple(counted)
+
+
+def _require_present(published: Published, name: str) -> None:
+    state = published.metrics.get(name)
+    if state is not None and state.is_absent:
+        raise PreviewError(f"{name} is absent: {state.absent_en}")
 
 
 def _look_back(published: Published, catalogue: Catalogue, metric: Metric) -> int:

@@ -14,6 +14,7 @@ import duckdb
 from metrics_pipeline.detection.promotions import PromotionDay
 from metrics_pipeline.detection.references import Reference
 from metrics_pipeline.library.catalogue import Catalogue
+from metrics_pipeline.library.facts import FactsReader
 from metrics_pipeline.library.preview import compute
 from metrics_pipeline.rules.model import Rule
 from metrics_pipeline.rules.replay import RuleReplay, replay
@@ -44,6 +45,7 @@ def firings(
     until: date,
     promotions: Sequence[PromotionDay] = (),
     references: Sequence[Reference] = (),
+    facts: FactsReader | None = None,
 ) -> list[Firing]:
     """Replay the daily rules on `metric` over [start, until), on what is published and on what `catalogue` defines.
 
@@ -55,7 +57,7 @@ def firings(
     first = start - timedelta(days=max(read_days(rule) for rule in asked))
     replayed = partial(replay, rules=asked, start=start, until=until, promotions=promotions, references=references)
     with tempfile.TemporaryDirectory() as folder:
-        changed = _with_values(published, catalogue, metric, asked, Path(folder), first=first, until=until)
+        changed = _with_values(published, catalogue, metric, asked, Path(folder), first=first, until=until, facts=facts)
         after = replayed(changed).rules
         before = replayed(published).rules
     return [Firing(*found) for found in zip([rule.id for rule in asked], before, after, strict=True)]
@@ -80,6 +82,7 @@ def _with_values(
     *,
     first: date,
     until: date,
+    facts: FactsReader | None,
 ) -> Published:
     """A version of its own in `folder`: what these rules read, with the values of `metric` by its new definition."""
     samples = {rule.min_sample.metric for rule in rules if rule.min_sample is not None} - {metric}
@@ -87,7 +90,7 @@ def _with_values(
     others = ", ".join(literal(name) for name in sorted(samples)) or "''"
     files: list[ValuesFile] = []
     with duckdb.connect() as con:
-        compute(con, published, catalogue, metric, start=first, until=until, into="new_values")
+        compute(con, published, catalogue, metric, start=first, until=until, into="new_values", facts=facts)
         month = first.replace(day=1)
         while month < until:
             path = Path("values") / f"month={month:%Y-%m}" / "series-preview.parquet"

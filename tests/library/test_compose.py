@@ -14,8 +14,8 @@ from metrics_pipeline.library.catalogue import Catalogue
 from metrics_pipeline.library.compile import stale_files
 from metrics_pipeline.library.compose import ComposeError, Request, compose, dependents, removed, saved
 from metrics_pipeline.library.definitions import DefinitionError
+from metrics_pipeline.library.facts import PreviewError
 from metrics_pipeline.library.lint import lint
-from metrics_pipeline.library.preview import PreviewError
 from metrics_pipeline.library.trial import trial
 from metrics_pipeline.settings import PROJECT_ROOT
 from metrics_pipeline.warehouse.read import Published
@@ -181,8 +181,13 @@ def test_what_has_no_published_inputs_has_no_preview_and_says_why(library: Catal
     with pytest.raises(PreviewError, match="sessions has no published values"):
         trial(published, compose(library, ask("expr", expression="2 * sessions")).catalogue, "made_up")
     request = ask("conversion", inputs=("orders_placed", "orders_with_payment"), entity="order", days=2)
-    with pytest.raises(PreviewError, match="counted from facts"):
+    with pytest.raises(PreviewError, match="made_up has no published values"):
         trial(published, compose(library, request).catalogue, "made_up")
+
+
+def test_a_conversion_is_in_the_unit_of_what_it_counts(library: Catalogue) -> None:
+    made = compose(library, ask("conversion", inputs=("orders_placed", "orders_with_payment"), entity="order", days=2))
+    assert made.metric.unit == library.metrics["orders_placed"].unit == "orders"
 
 
 def test_saved_definitions_are_part_of_the_library_with_their_models(project: Path) -> None:

@@ -16,7 +16,8 @@ from shop import Shop, make_rule
 
 from metrics_pipeline.library.catalogue import Catalogue
 from metrics_pipeline.library.changing import change
-from metrics_pipeline.library.preview import PreviewError, preview
+from metrics_pipeline.library.facts import PreviewError
+from metrics_pipeline.library.preview import preview
 from metrics_pipeline.rules.what_if import firings
 from metrics_pipeline.warehouse.read import Published
 
