@@ -52,15 +52,25 @@ def empty_panel(first: date) -> Panel:
 
 
 def panel_of(members: Any, days: Any, values: Any, *, until: date) -> Panel:
-    """Columns of rows (member, day, value) as a panel that ends the day before `until`."""
+    """Columns of rows (member, day, value), of Arrow or NumPy, as a panel that ends the day before `until`."""
     if len(members) == 0:
         return empty_panel(until - timedelta(days=1))
-    names, rows = np.unique(np.asarray(members, dtype=object).astype(str), return_inverse=True)
+    names, rows = _numbered(members)
     stamps = np.asarray(days, "datetime64[D]")
     first = stamps.min().astype(object)
     matrix = np.full((len(names), (until - first).days), np.nan)
     matrix[rows, day_numbers(days, first)] = np.asarray(values, float)
     return Panel(tuple(str(name) for name in names), first, matrix)
+
+
+def _numbered(members: Any) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
+    """The names in order, and the number of each row's name."""
+    import pyarrow as pa
+
+    column = members if isinstance(members, pa.ChunkedArray) else pa.chunked_array([pa.array(members, pa.string())])
+    encoded = column.combine_chunks().dictionary_encode()
+    names, place = np.unique(encoded.dictionary.to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
+    return names, place[encoded.indices.to_numpy()]
 
 
 def read_panel(
@@ -92,10 +102,10 @@ def query_panel(
     days: int = HISTORY_DAYS,
 ) -> Panel:
     """The same, from `values`, a table expression with the published columns."""
-    found = con.execute(
+    found = con.sql(
         f"""SELECT member, CAST(period_start AS DATE) AS day, value FROM {values}
         WHERE metric = {literal(metric)} AND dimension = {literal(dimension)} AND grain = 'day'
             AND definition_version = {literal(state.definition_version)} AND value IS NOT NULL AND isfinite(value)
             AND period_start >= {literal(until - timedelta(days=days))} AND period_start < {literal(until)}"""
-    ).fetchnumpy()
+    ).to_arrow_table()
     return panel_of(found["member"], found["day"], found["value"], until=until.date())

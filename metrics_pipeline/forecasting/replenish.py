@@ -17,7 +17,6 @@ from metrics_pipeline.forecasting.stockout import Risk
 from metrics_pipeline.forecasting.supply import Shelf
 
 SERVICE_LEVEL = 0.95
-REVIEW_DAYS = 7
 
 
 @dataclass(frozen=True)
@@ -43,17 +42,12 @@ class Replenishment:
     """Chance to be sold out before an order of tomorrow comes."""
 
 
-def propose(
-    risk: Risk, shelf: Shelf, *, service_level: float = SERVICE_LEVEL, review_days: int = REVIEW_DAYS
-) -> list[Replenishment]:
+def propose(risk: Risk, shelf: Shelf, *, service_level: float = SERVICE_LEVEL) -> list[Replenishment]:
     """One proposal for each SKU that needs one within the horizon, the most pressing first."""
-    if not risk.skus or not risk.demand.shape[2]:
+    if not risk.skus:
         return []
-    rows = np.arange(len(risk.skus))
     lead = np.clip(risk.lead_days, 1, risk.horizon).astype(np.int64)
-    cover = np.minimum(lead + review_days, risk.horizon)
-    totals = risk.demand[rows, :, cover - 1]
-    wanted = np.quantile(totals, service_level, axis=1)
+    wanted = np.quantile(risk.cover_demand, service_level, axis=1)
     missing = wanted - risk.on_hand - risk.on_order
     pack = np.array([max(term.pack_size or 1, 1) for term in shelf.terms])
     quantity = np.ceil(np.maximum(missing, 0.0) / pack) * pack
@@ -73,7 +67,7 @@ def propose(
             arrives_on=risk.origin + timedelta(days=max(int(slack[row]), 1) + int(lead[row])),
             on_hand=int(risk.on_hand[row]),
             on_order=int(risk.on_order[row]),
-            expected_demand=float(totals[row].mean()),
+            expected_demand=float(risk.cover_demand[row].mean()),
             chance=float(within[row]),
         )
         for row in np.flatnonzero(needed)

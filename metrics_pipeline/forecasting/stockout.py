@@ -1,9 +1,14 @@
 """The chance that a SKU is sold out, day by day: demand, deliveries and their lateness drawn many times.
 
 Each draw is one course of the coming days for all SKUs: the sales of the categories (a path of the forecast, promotions
-included, shared by all SKUs of the category), the SKU's share of them (uncertain, and drifting), counts around it with
-their overdispersion, and for every delivery under way the day on which it comes, given how old its order is and how
-late this shop's suppliers are. A SKU counts as sold out on a day that ends with less than one piece.
+included, with the overdispersion of days, shared by all SKUs of the category), the SKU's share of them (uncertain, and
+drifting), counts around it, and for every delivery under way the day on which it comes, given how old its order is and
+how late this shop's suppliers are. A SKU counts as sold out on a day that ends with less than one piece.
+
+Given the course, pieces leave a shelf as a Poisson process. A shelf that waits for no delivery is sold out when its
+last piece has left, and the time of the n-th event of a Poisson process of rate one is Gamma(n) distributed: one draw
+says on which day the course gets there (Kingman, Poisson Processes, 1993, section 4.1). Only shelves that wait for a
+delivery are followed from day to day.
 
 No order is assumed that has not been placed: the chance says what happens if nobody acts.
 """
@@ -20,15 +25,19 @@ from numpy.typing import NDArray
 from metrics_pipeline.detection.promotions import PromotionDay
 from metrics_pipeline.forecasting.days import Days
 from metrics_pipeline.forecasting.ets import forecast
-from metrics_pipeline.forecasting.supply import Shelf, demand_of, flows, lateness, select, under_way
+from metrics_pipeline.forecasting.supply import Demand, Shelf, demand_of, flows, lateness, select, under_way
 
 Floats = NDArray[np.float64]
 
-MODEL = "stock_draws_1"
+MODEL = "stock_draws_2"
 DRAWS = 200
 HORIZON = 21
+REVIEW_DAYS = 7
+"""Days between two orders of a SKU."""
 _MIN_DAYS = 14
 """Days of snapshots without which nothing is said."""
+_BLOCK = 1024
+"""Shelves that are followed at a time: what they take stays in the cache."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +55,8 @@ class Risk:
     """(skus, horizon): mean demand of each day."""
     lost: Floats
     """(skus,): mean units that cannot be sold within the horizon."""
-    demand: Floats
-    """(skus, draws, horizon): demand, added up day by day; what a replenishment is made of."""
+    cover_demand: NDArray[np.float32]
+    """(skus, draws): demand until the delivery after one of tomorrow could come; what a replenishment is made of."""
     on_time: float
     """Share of deliveries that come within their lead time."""
 
@@ -84,53 +93,96 @@ def risk(
         nothing = np.full((count, horizon), np.nan)
         last = np.nan_to_num(shelf.on_hand[:, -1]), np.nan_to_num(shelf.on_order[:, -1])
         return Risk(shelf.skus, shelf.last, *last, shelf.lead_days, nothing, nothing, nothing[:, 0],
-                    np.zeros((count, draws, horizon)), 1.0)  # fmt: skip
+                    np.zeros((count, draws), np.float32), 1.0)  # fmt: skip
     rng = np.random.default_rng(seed)
     moved = flows(everything)
     late = lateness(everything, moved)
     moved = moved if skus is None else flows(shelf)
     pieces, age = under_way(shelf, moved)
-    wanted = _demand(shelf, promotions, moved.use, rng, horizon=horizon, draws=draws)
     overdue = age - shelf.lead_days[:, None].astype(np.int64)
-    luck = rng.random((count, draws, pieces.shape[1]))
-    coming = np.flatnonzero(pieces.any(axis=1))  # most shelves wait for nothing
-    comes = late.arrival(overdue[coming, None, :], luck[coming])
+    demand = demand_of(shelf)
+    paths = _paths(shelf, promotions, rng, horizon=horizon, draws=draws)
+    courses = (paths * _noise_of_days(demand.dispersion, paths.shape, rng)).astype(np.float32)
+    rate = _rates(demand, moved.use, draws, rng)
+    stock = np.nan_to_num(shelf.on_hand[:, -1])
+    cover = np.clip(shelf.lead_days + REVIEW_DAYS, 1, horizon).astype(np.int64)
+    waits = np.asarray(pieces.sum(axis=1) > 0)
+    chance, expected = np.empty((count, horizon)), np.empty((count, horizon))
+    lost, cover_demand = np.empty(count), np.empty((count, draws), np.float32)
+    for number, course in enumerate(courses):
+        of_group = np.flatnonzero(shelf.group == number)
+        expected[of_group] = rate[of_group] @ paths[number] / draws
+        so_far = np.cumsum(course, axis=1)
+        cover_demand[of_group] = rng.poisson(rate[of_group] * so_far[:, cover[of_group] - 1].T)
+        idle, awaiting = of_group[~waits[of_group]], of_group[waits[of_group]]
+        chance[idle], lost[idle] = _run_down(stock[idle], rate[idle], so_far, rng=rng)
+        for start in range(0, len(awaiting), _BLOCK):
+            block = awaiting[start : start + _BLOCK]
+            comes = late.arrival(overdue[block, None, :], rng.random((len(block), draws, pieces.shape[1])))
+            chance[block], lost[block] = _follow(stock[block], rate[block], course, pieces[block], comes, rng=rng)
     known = np.isfinite(shelf.on_hand[:, -1])
-    stock = np.repeat(np.nan_to_num(shelf.on_hand[:, -1])[:, None], draws, axis=1)
-    is_out = np.zeros((count, draws), bool)
-    chance = np.empty((count, horizon))
-    lost = np.zeros(count)
-    for step in range(horizon):
-        stock[coming] += (pieces[coming, None, :] * (comes == step + 1)).sum(axis=2)
-        today = wanted[:, :, step]
-        lost += np.maximum(today - stock, 0.0).mean(axis=1)
-        stock = np.maximum(stock - today, 0.0)
-        is_out |= stock < 1
-        chance[:, step] = is_out.mean(axis=1)
     return Risk(
-        shelf.skus, shelf.last, np.nan_to_num(shelf.on_hand[:, -1]), np.nan_to_num(shelf.on_order[:, -1]),
-        shelf.lead_days, np.where(known[:, None], chance, np.nan), wanted.mean(axis=1), lost,
-        np.cumsum(wanted, axis=2), late.on_time,
+        shelf.skus, shelf.last, stock, np.nan_to_num(shelf.on_order[:, -1]), shelf.lead_days,
+        np.where(known[:, None], chance, np.nan), expected, lost, cover_demand, late.on_time,
     )  # fmt: skip
 
 
-def _demand(
-    shelf: Shelf, promotions: Sequence[PromotionDay], use: float, rng: np.random.Generator, *, horizon: int, draws: int
-) -> NDArray[np.float32]:
-    """Pieces that would leave the shelf, (skus, draws, horizon)."""
+def _paths(
+    shelf: Shelf, promotions: Sequence[PromotionDay], rng: np.random.Generator, *, horizon: int, draws: int
+) -> Floats:
+    """Courses of the sales of each category, (groups, draws, horizon)."""
     panel = shelf.demand
     calendar = Days.of(promotions, panel.first, panel.values.shape[1] + horizon)
-    made = forecast(panel.values, calendar, horizon)
-    paths = made.paths(count=draws, seed=int(rng.integers(1 << 31)))
-    paths = np.where(np.isfinite(paths), paths, np.nanmean(panel.values[:, -28:], axis=1)[:, None, None])
-    paths = np.nan_to_num(paths)
-    demand = demand_of(shelf)
-    certain = rng.gamma(demand.weight[:, None], 1 / demand.weight[:, None], (len(shelf.skus), draws))
-    moving = np.exp(rng.standard_normal((len(shelf.skus), draws)) * demand.drift - demand.drift**2 / 2)
-    rate = (demand.share[:, None] * certain * moving * use).astype(np.float32)
-    found = np.empty((len(shelf.skus), draws, horizon), np.float32)
-    shape = 1 / demand.dispersion
-    for step in range(horizon):
-        mean = rate * paths[shelf.group, :, step]
-        found[:, :, step] = rng.poisson(mean * rng.gamma(shape, 1 / shape, mean.shape))
-    return found
+    paths = forecast(panel.values, calendar, horizon).paths(count=draws, seed=int(rng.integers(1 << 31)))
+    usual = np.nanmean(panel.values[:, -28:], axis=1)[:, None, None]
+    return np.nan_to_num(np.where(np.isfinite(paths), paths, usual))
+
+
+def _noise_of_days(dispersion: float, shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
+    """How days differ beyond Poisson: gamma of mean 1 and this variance, over the draws exactly 1 on average."""
+    found = rng.gamma(1 / dispersion, dispersion, shape)
+    return np.asarray(found / found.mean(axis=1, keepdims=True))
+
+
+def _rates(demand: Demand, use: float, draws: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """The SKU's share of its category's course in each draw, in pieces that leave the shelf: (skus, draws)."""
+    shape = (len(demand.share), draws)
+    certain = rng.standard_gamma(np.broadcast_to(demand.weight[:, None], shape)) / demand.weight[:, None]
+    moving = np.exp(rng.standard_normal(shape) * demand.drift - demand.drift**2 / 2)
+    return np.asarray(demand.share[:, None] * certain * moving * use, np.float32)
+
+
+def _run_down(
+    stock: Floats, rate: NDArray[np.float32], so_far: NDArray[np.float32], *, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """Chance to be sold out by each day (skus, horizon) and units lost (skus,) of shelves to which nothing comes."""
+    draws = rate.shape[1]
+    last_piece = rng.standard_gamma(np.broadcast_to(np.floor(stock)[:, None], rate.shape))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        reached = np.where(last_piece > 0, last_piece / rate, 0.0).astype(np.float32)
+    by_day = [np.count_nonzero(day >= reached, axis=1) / draws for day in so_far.T]
+    lost = np.maximum(so_far[:, -1] - reached, 0.0)
+    return np.stack(by_day, axis=1), np.asarray((rate * np.where(np.isfinite(lost), lost, 0.0)).mean(axis=1), float)
+
+
+def _follow(
+    stock: Floats,
+    rate: NDArray[np.float32],
+    course: NDArray[np.float32],
+    pieces: Floats,
+    comes: NDArray[np.int64],
+    *,
+    rng: np.random.Generator,
+) -> tuple[Floats, Floats]:
+    """The same of shelves that wait for `pieces` (skus, deliveries), which come on the days `comes` (skus, draws, deliveries)."""
+    left = np.repeat(stock[:, None], rate.shape[1], axis=1)
+    is_out = np.zeros(rate.shape, bool)
+    chance, lost = np.empty((len(stock), course.shape[1])), np.zeros(len(stock))
+    for step, sales in enumerate(course.T):
+        left += (pieces[:, None, :] * (comes == step + 1)).sum(axis=2)
+        today = rng.poisson(rate * sales)
+        lost += np.maximum(today - left, 0.0).mean(axis=1)
+        left = np.maximum(left - today, 0.0)
+        is_out |= left < 1
+        chance[:, step] = is_out.mean(axis=1)
+    return chance, lost

@@ -9,7 +9,7 @@ import pytest
 
 from metrics_pipeline.forecasting.panel import Panel
 from metrics_pipeline.forecasting.replenish import propose
-from metrics_pipeline.forecasting.stockout import risk
+from metrics_pipeline.forecasting.stockout import _follow, _run_down, risk
 from metrics_pipeline.forecasting.supply import (
     MOST_LATE,
     Lateness,
@@ -143,3 +143,18 @@ def test_promotions_ahead_count():
     quiet, busy = risk(boosted, past, horizon=4), risk(boosted, [*past, *ahead], horizon=4)
     assert busy.expected[:, :2].sum() > 2 * quiet.expected[:, :2].sum()
     assert busy.chance[:, 1].mean() > quiet.chance[:, 1].mean()
+
+
+def test_the_time_of_the_last_piece_says_the_same_as_following_the_shelf_day_by_day():
+    rng = np.random.default_rng(4)
+    draws, horizon = 20_000, 6
+    course = rng.gamma(4.0, 1.0, (draws, horizon)).astype(np.float32)
+    stock = np.array([0.0, 1.0, 2.5, 6.0, 14.0, 40.0])
+    rate = np.repeat(np.array([0.3, 0.1, 0.2, 0.4, 0.5, 1.0])[:, None], draws, axis=1).astype(np.float32)
+    nothing = np.zeros((len(stock), 1)), np.zeros((len(stock), draws, 1), np.int64)
+    at_once, lost = _run_down(stock, rate, np.cumsum(course, axis=1), rng=rng)
+    followed, missed = _follow(stock, rate, course, *nothing, rng=rng)
+    assert (at_once[0] == 1).all() and (np.diff(at_once, axis=1) >= 0).all()
+    assert np.abs(at_once - followed).max() < 0.015
+    whole = stock == np.floor(stock)
+    assert lost[whole] == pytest.approx(missed[whole], rel=0.05, abs=0.05)
