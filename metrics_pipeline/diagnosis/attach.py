@@ -92,7 +92,7 @@ def diagnose_all(
     for (grain, period), some in by_period.items():
         of_grain: Literal["day", "hour"] = "hour" if grain == "hour" else "day"
         try:
-            values = read_values(published, context, {one.metric for one in some}, of_grain, period)
+            values = read_values(published, context, [(one.metric, one.slice) for one in some], of_grain, period)
             problems = data_problems_on(published, period.date(), context.promotions)
         except Exception as error:
             log.exception("the values around %s cannot be read for diagnoses", period)

@@ -27,7 +27,7 @@ from metrics_pipeline.diagnosis.coinciding import (
     sold_out_on,
 )
 from metrics_pipeline.diagnosis.data_problems import data_problems_on
-from metrics_pipeline.diagnosis.leaves import Asked, Track, Values, View, views_of
+from metrics_pipeline.diagnosis.leaves import Asked, Track, Values, View, Wanted, views_of
 from metrics_pipeline.diagnosis.model import (
     Cause,
     Coinciding,
@@ -90,7 +90,7 @@ def diagnose(
     described = context.catalogue.metrics[metric]
     asked = Asked(metric, tuple(slice_.items()), grain, period)
     if values is None:
-        values = read_values(published, context, [metric], grain, period, span=span)
+        values = read_values(published, context, [(metric, slice_)], grain, period, span=span)
     track = values.track(metric, asked.slice)
     if track is None or track.observed is None:
         where = "|".join(f"{name}={member}" for name, member in slice_.items()) or "the total"
@@ -110,7 +110,9 @@ def diagnose(
     causes, verdict = _explained(views, track, change)
     is_ordinary = bool(change) and not causes and not _is_significant(track, change)
     direction = "none" if is_ordinary else direction_of(change)
-    walk = walk_of(described, _given(published, context.catalogue), context.catalogue.written)
+    given = _given(published, context.catalogue)
+    walk = walk_of(described, given, context.catalogue.written)
+    beside = related(context.catalogue, metric, given).difference({metric, *(walk.metrics if walk else ())})
     on = period.date()
     happening = Happening(
         on,
@@ -136,9 +138,7 @@ def diagnose(
         pyramid=_pyramid(values, walk, asked, change),
         coinciding=tuple(_coinciding(published, context, described, happening, direction)),
         since=began_on if change else None,
-        controls=tuple(_controls(values, views, asked, track, causes, below=walk.metrics if walk else ()))
-        if change
-        else (),
+        controls=tuple(_controls(values, views, asked, track, causes, beside=beside)) if change else (),
         searched=tuple(view.name for view in views),
         reason_zh=reason_zh,
         reason_en=reason_en,
@@ -160,21 +160,21 @@ def _given(published: Published, catalogue: Catalogue) -> dict[str, Metric]:
 def read_values(
     published: Published,
     context: Context,
-    metrics: Iterable[str],
+    asked: Iterable[tuple[str, Mapping[str, str]]],
     grain: Literal["day", "hour"],
     period: datetime,
     *,
     span: int = 1,
 ) -> Values:
-    """One read for all that diagnoses of these metrics in a period need: themselves, what is below, what is beside."""
-    catalogue = context.catalogue
-    wanted: set[str] = set()
-    given = _given(published, catalogue)
-    for name in metrics:
-        wanted |= {name, *related(catalogue, name, given)}
+    """One read for all that diagnoses of these slices in a period need: themselves, what is below, what is beside."""
+    asked = list(asked)
+    given = _given(published, context.catalogue)
+    beside = {metric: related(context.catalogue, metric, given) & given.keys() for metric, _ in asked}
+    names = beside.keys() | {name for some in beside.values() for name in some}
+    slice_sets = {name: context.catalogue.metrics[name].all_slices for name in names}
     busy = {one.date for one in context.promotions if one.kind in NO_BASELINE}
     quiet = () if period.date() in busy else [datetime(day.year, day.month, day.day) for day in busy]
-    return Values(published, (one for one in wanted if one in given), grain, period, quiet=quiet, span=span)
+    return Values(published, Wanted.of(asked, beside, slice_sets), grain, period, quiet=quiet, span=span)
 
 
 def related(catalogue: Catalogue, metric: str, given: Mapping[str, Metric]) -> set[str]:
@@ -398,14 +398,14 @@ def _controls(
     track: Track,
     causes: Sequence[Cause],
     *,
-    below: Sequence[str],
+    beside: Iterable[str],
 ) -> Iterable[Control]:
     """Metrics and members that would have shown half of the relative change and did not move."""
     assert track.expected is not None
     assert track.observed is not None
     moved = abs(track.observed / track.expected - 1.0) if track.expected else 0.0
     found: list[Control] = []
-    for name in sorted({metric for metric, _ in values.known if metric not in {asked.metric, *below}}):
+    for name in sorted(beside):
         other = values.track(name, asked.slice)
         if other is None or other.observed is None or not other.expected:
             continue

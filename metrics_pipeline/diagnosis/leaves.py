@@ -6,7 +6,7 @@ overlapping sets the finer ones are taken: what `region` could show, `region|cha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
@@ -43,6 +43,53 @@ class Asked(NamedTuple):
     slice: tuple[tuple[str, str], ...]
     grain: str
     period: datetime
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which values are read: whole slice sets for what is searched, single slices for what stands below and beside it."""
+
+    sets: frozenset[tuple[str, str]]
+    """(metric, dimension)"""
+    slices: frozenset[tuple[str, str, str]]
+    """(metric, dimension, member)"""
+
+    @classmethod
+    def of(
+        cls,
+        asked: Iterable[tuple[str, Mapping[str, str]]],
+        beside: Mapping[str, Iterable[str]],
+        slice_sets: Mapping[str, Iterable[str]],
+    ) -> Wanted:
+        """For slices that are looked at: `beside` them other metrics, `slice_sets`: those that each metric has."""
+        sets: set[tuple[str, str]] = set()
+        slices: set[tuple[str, str, str]] = set()
+        for metric, slice_ in asked:
+            for name in {metric, *beside[metric]}:
+                for dimension in {"all", *slice_sets[name]}:
+                    names = _names(dimension)
+                    if set(names) == set(slice_):
+                        slices.add((name, dimension, "|".join(slice_[one] for one in names) or "all"))
+                    elif name == metric and set(names) > set(slice_):
+                        sets.add((name, dimension))
+        return cls(frozenset(sets), frozenset(slices))
+
+    @property
+    def sql(self) -> str:
+        """A condition on rows of values; first by column, as those are looked up in the files' statistics."""
+        by_column = [
+            f"{column} IN ({', '.join(map(literal, sorted({one[at] for one in (*self.sets, *self.slices)})))})"
+            for at, column in enumerate(("metric", "dimension"))
+        ]
+        rows = []
+        for columns, some in (("metric, dimension", self.sets), ("metric, dimension, member", self.slices)):
+            tuples = [f"({', '.join(map(literal, one))})" for one in sorted(some)]
+            rows += [f"({columns}) IN ({', '.join(tuples)})"] if tuples else []
+        return " AND ".join([*by_column, f"({' OR '.join(rows)})"]) if rows else "false"
+
+
+def _names(dimension: str) -> list[str]:
+    return [] if dimension == "all" else dimension.split("|")
 
 
 @dataclass(frozen=True)
@@ -99,7 +146,7 @@ class Values:
     def __init__(
         self,
         published: Published,
-        metrics: Iterable[str],
+        wanted: Wanted,
         grain: str,
         period: datetime,
         *,
@@ -120,7 +167,6 @@ class Values:
             self._usable[:] = True
         self.slots = np.array([day.weekday() if span == 1 else 0 for day in self.days], dtype=np.int64)
         first = self.days[0] - timedelta(days=span - 1)
-        names = sorted(set(metrics))
         with published.connect(first.date(), period.date() + timedelta(days=1)) as con:
             frame = con.execute(
                 f"""
@@ -129,7 +175,7 @@ class Values:
                     sum(CASE WHEN denominator IS NULL THEN value ELSE numerator END) AS numerator,
                     sum(denominator) AS denominator
                 FROM metric_values
-                WHERE metric IN ({", ".join(map(literal, names)) or "''"}) AND grain = {literal(grain)}
+                WHERE {wanted.sql} AND grain = {literal(grain)}
                     AND hour(period_start) = {period.hour} AND period_start <= {literal(period)}
                     AND period_start >= {literal(first)}
                 GROUP BY ALL
@@ -138,11 +184,6 @@ class Values:
         self._frames = {
             (str(name), str(of)): some for (name, of), some in frame.groupby(["metric", "dimension"], sort=False)
         }
-
-    @property
-    def known(self) -> Iterable[tuple[str, str]]:
-        """Metrics and slice sets of which there are values."""
-        return self._frames.keys()
 
     def slice_sets(self, metric: str) -> list[str]:
         """Slice sets of which there are values."""
@@ -160,7 +201,7 @@ class Values:
         """The series of a slice; None when nothing is published of it (or shown)."""
         wanted = dict(slice_)
         for dimension in self.slice_sets(metric):
-            names = [] if dimension == "all" else dimension.split("|")
+            names = _names(dimension)
             if set(names) != set(wanted):
                 continue
             frame = self._frames[metric, dimension]

@@ -57,6 +57,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, catalogue: Catalogue) -> Wor
                 put(metric, dimension, member, value)
             put("order_conversion_rate", dimension, member, (placed, visits))
             put("payment_conversion_rate", dimension, member, (paid, placed))
+    for value in np.random.default_rng(5).poisson(4_000, DAYS):
+        put("shipments_due", "all", "all", float(value))
     shop = Shop()
     for (metric, dimension, member), values in series.items():
         shop.add(metric, values, dimension=dimension, member=member, first=FIRST.date())

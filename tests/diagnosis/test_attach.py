@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -13,6 +14,7 @@ from metrics_pipeline.alerts.sight import Sight
 from metrics_pipeline.diagnosis import attach as module
 from metrics_pipeline.diagnosis.attach import Red, diagnose_all, keep
 from metrics_pipeline.diagnosis.attached import UNEXPLAINED, explained_of
+from metrics_pipeline.diagnosis.diagnose import diagnose
 from metrics_pipeline.store import diagnoses as rows
 from tests.alerts.builders import NOW, RECEIVERS, make_card, make_verdict
 from tests.diagnosis.conftest import LAST
@@ -87,6 +89,18 @@ def test_a_storm_diagnoses_the_coarsest_slices_only(world):
     assert TOTAL in found.diagnoses
     assert len(found.diagnoses) == 2
     assert all("coarsest" in reason for reason in found.reasons.values())
+
+
+def test_a_slice_is_explained_alike_alone_and_beside_others(world):
+    reds = [
+        TOTAL,
+        Red("shipments_due", "all", "all", "day", LAST),
+        Red("payment_conversion_rate", "region|channel", "华东|app", "day", LAST),
+    ]
+    together = diagnose_all(world.published, world.context, reds, now=NOW).diagnoses
+    for one in reds:
+        alone = diagnose(world.published, world.context, one.metric, one.slice, LAST, now=NOW)
+        assert replace(together[one], cpu_seconds=0.0) == replace(alone, cpu_seconds=0.0), one
 
 
 def test_who_may_not_see_all_it_names_sees_none_of_it(store, findings):
