@@ -23,12 +23,14 @@ from metrics_pipeline.advice.memory import Case, Similar, similar
 from metrics_pipeline.advice.outcome import Handlings
 from metrics_pipeline.advice.playbook import Entry
 from metrics_pipeline.advice.recommend import Advice, Record, recommend
-from metrics_pipeline.advice.text import Remembered
+from metrics_pipeline.advice.text import Remembered, order_text
 from metrics_pipeline.advice.told import NOTHING, Told
 from metrics_pipeline.alerts.notice import RuleCard, severity
 from metrics_pipeline.alerts.state import RANK, episode_key
+from metrics_pipeline.alerts.words import Locale
 from metrics_pipeline.alerts.work_orders import SYSTEM
 from metrics_pipeline.diagnosis.model import Diagnosis
+from metrics_pipeline.forecasting.outlook import Outlook
 from metrics_pipeline.store import advice as rows
 from metrics_pipeline.store import work_orders as order_rows
 from metrics_pipeline.store.advice import AdviceRow, PastRow
@@ -44,6 +46,7 @@ PARTS: Final = 20
 """Other slices of an alert's metric that are looked at."""
 TOLD: Final = 3
 """Of them, those that are kept to be told."""
+LOCALES: Final[tuple[Locale, Locale]] = ("zh", "en")
 _EXPECTING: Final = ("band", "anomaly", "pct_change", "forecast")
 """Families of expressions whose baseline is what the value is expected to be."""
 
@@ -55,12 +58,13 @@ def attach(
     cards: Mapping[str, RuleCard],
     *,
     diagnoses: Mapping[str, Diagnosis] | None = None,
+    outlooks: Mapping[str, Outlook] | None = None,
     now: datetime,
     most: int = MOST_ALERTS,
 ) -> tuple[str, ...]:
     """Advise on what fires now, on the caller's transaction; returns the episodes whose advice is new or has changed.
 
-    `diagnoses`: by episode. `cards`: of every rule that can fire; alerts that no rule computes get no advice.
+    `diagnoses`: by episode; `outlooks`: by SKU. `cards`: of every rule that can fire; alerts that no rule computes get no advice.
     """
     book = list(entries)
     known = diagnoses or {}
@@ -70,7 +74,9 @@ def attach(
         return ()
     facts = {str(one.episode): facts_of(one, cards[one.rule]) for one in worst}
     beside = Beside.of(facts_of(one, cards[one.rule]) for one in firing)
-    found = advise_on(connection, facts, book, metrics, cards, beside=beside, diagnoses=known, now=now)
+    found = advise_on(
+        connection, facts, book, metrics, cards, beside=beside, diagnoses=known, outlooks=outlooks, now=now
+    )
     before = rows.advice_of(connection, facts)
     changed: list[AdviceRow] = []
     for key, one in facts.items():
@@ -100,12 +106,13 @@ def advise_on(
     *,
     beside: Beside,
     diagnoses: Mapping[str, Diagnosis],
+    outlooks: Mapping[str, Outlook] | None = None,
     now: datetime,
 ) -> Advised:
     """The advice on alerts by their episode; writes nothing. `beside`: everything that fires."""
     book = list(entries)
     evidence = {
-        key: with_names(evidence_of(one, diagnoses.get(key), beside.of_slice(one)), metrics)
+        key: with_names(evidence_of(one, diagnoses.get(key), beside.of_slice(one), outlooks), metrics)
         for key, one in alerts.items()
     }
     cases = {key: case_of(one, evidence[key], diagnoses.get(key)) for key, one in alerts.items()}
@@ -121,6 +128,7 @@ def advise_on_diagnosis(
     metrics: Mapping[str, Named],
     cards: Mapping[str, RuleCard],
     *,
+    outlooks: Mapping[str, Outlook] | None = None,
     now: datetime,
 ) -> Told:
     """The advice on what was diagnosed, whether it has an alert or not, with similar past episodes; writes nothing."""
@@ -150,6 +158,7 @@ def advise_on_diagnosis(
         cards,
         beside=Beside.of(one for one in firing if one.metric),
         diagnoses={key: diagnosis},
+        outlooks=outlooks,
         now=now,
     )
     similar_ones = tuple(
@@ -189,6 +198,7 @@ def _facts(episode: str, card: RuleCard, one: Any, period: datetime) -> AlertFac
         period=period,
         observed=one.value,
         expected=expected,
+        chance=one.observed if card.foresees == "stockout" else None,
     )
 
 
@@ -366,7 +376,8 @@ def _note_orders(
         order, old = orders.get(key), before.get(key)
         is_new = old is None or not old.advice or old.advice[0]["action_en"] != first.action_en
         if order is not None and order.episode == key and order.state != "closed" and is_new:
-            detail = f"{first.action_zh} · {first.action_en} ({first.owner}; {first.entry})"
+            said = (f"{first.action(one)}{order_text(first, one)}" for one in LOCALES)
+            detail = f"{' · '.join(said)} ({first.owner}; {first.entry})"
             order_rows.add_event(connection, OrderEvent(key, now, SYSTEM, "advised", detail))
 
 

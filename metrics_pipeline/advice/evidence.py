@@ -11,6 +11,7 @@ Words (`kind`) and what they rest on:
     still       a metric was looked at, could have moved, and did not
     verdict     what kind of cause the diagnosis found
     coinciding  something known happened at the same time
+    supply      the shelf of a SKU of the alert, of a cause or of what coincides will be sold out, or has to be filled
 
 `strength` is between 0 and 1: the share that is explained times the confidence in it; 1 for what is simply so.
 """
@@ -23,8 +24,9 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from metrics_pipeline.diagnosis.model import Diagnosis
+from metrics_pipeline.forecasting.outlook import Outlook
 
-Kind = Literal["alert", "slice", "cause", "part", "pyramid", "also", "still", "verdict", "coinciding"]
+Kind = Literal["alert", "slice", "cause", "part", "pyramid", "also", "still", "verdict", "coinciding", "supply"]
 ALSO_STRENGTH = {"red": 0.8, "yellow": 0.5}
 """Of an alert that fires at the same time: it is seen, but what it has to do with this one is not measured."""
 SLICE_STRENGTH = 0.4
@@ -61,6 +63,8 @@ class Evidence:
     """Of the metric, like the next two."""
     name_en: str = ""
     unit: str = ""
+    supply: Outlook | None = None
+    """Of a shelf: when it is empty and what to order; None also where the figures are not to be told."""
 
     @property
     def change(self) -> float | None:
@@ -81,13 +85,15 @@ class Evidence:
     def to_json(self) -> dict[str, Any]:
         """Plain values without what is empty."""
         data = {**vars(self), "elements": [list(one) for one in self.elements]}
+        data["supply"] = None if self.supply is None else self.supply.to_json()
         return {name: value for name, value in data.items() if value not in (None, "", [])}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Evidence:
         """The reverse of `to_json`. Raises `KeyError` or `TypeError` when it is none."""
         elements = tuple((str(name), str(member)) for name, member in data.get("elements", ()))
-        return cls(**{**data, "elements": elements})
+        supply = data.get("supply")
+        return cls(**{**data, "elements": elements, "supply": None if supply is None else Outlook.from_json(supply)})
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,8 @@ class AlertFacts:
     observed: float | None = None
     """The metric's value, not what the rule made of it."""
     expected: float | None = None
+    chance: float | None = None
+    """Of a rule on stock-outs: the chance it judged."""
 
     @property
     def elements(self) -> tuple[tuple[str, str], ...]:
@@ -158,8 +166,14 @@ def elements_of(dimension: str, member: str) -> tuple[tuple[str, str], ...]:
     return tuple(zip(names, members, strict=True)) if len(names) == len(members) else ((dimension, member),)
 
 
-def evidence_of(alert: AlertFacts, diagnosis: Diagnosis | None, also: Iterable[Firing] = ()) -> tuple[Evidence, ...]:
-    """Everything that is known about an alert, the alert itself first. `also`: what else fires in the same period.
+def evidence_of(
+    alert: AlertFacts,
+    diagnosis: Diagnosis | None,
+    also: Iterable[Firing] = (),
+    outlooks: Mapping[str, Outlook] | None = None,
+) -> tuple[Evidence, ...]:
+    """Everything that is known about an alert, the alert itself first. `also`: what else fires in the same period; `outlooks`: of
+    SKUs in danger of being sold out.
 
     Without a diagnosis only the alert, its slice and what fires beside it are evidence.
     """
@@ -190,7 +204,27 @@ def evidence_of(alert: AlertFacts, diagnosis: Diagnosis | None, also: Iterable[F
         if compatible(alert.elements, elements_of(one.dimension, one.member))
         and (one.metric != alert.metric or one.direction == direction)
     ]
-    return tuple(found) if diagnosis is None else (*found, *_of_diagnosis(alert, diagnosis))
+    found += [] if diagnosis is None else _of_diagnosis(alert, diagnosis)
+    return (*found, *_of_shelves(alert, found, outlooks or {}))
+
+
+def _of_shelves(alert: AlertFacts, found: Iterable[Evidence], outlooks: Mapping[str, Outlook]) -> list[Evidence]:
+    """The shelves of the SKUs that the alert, a cause or what coincides names; of a stock-out rule with the chance that it judged."""
+    named = [
+        sku for one in found if one.kind in ("alert", "cause", "coinciding") if (sku := dict(one.elements).get("sku"))
+    ]
+    shelves = [outlooks[sku] for sku in dict.fromkeys(named) if sku in outlooks]
+    own = dict(alert.elements).get("sku")
+    judged = [
+        one._replace(chance=alert.chance) if alert.chance is not None and one.sku == own else one for one in shelves
+    ]
+    return [
+        Evidence(
+            "supply", max(0.0, min(1.0, one.chance)), "stock_on_hand", (("sku", one.sku),), word=one.need, supply=one
+        )
+        for one in judged
+        if one.need
+    ]
 
 
 def _beside(alert: Evidence, one: Firing) -> Evidence:

@@ -105,6 +105,7 @@ def _lint(
             (*place, "owner"), f"{entry.id}: nobody is named {entry.owner!r}{guess}", "name somebody of _people.yml"
         )
     allowed = {WHERE, *(entry.when.cause.dimension if entry.when.cause is not None else ())}
+    allowed |= {"sku"} if entry.when.supply else set()
     for key in ("action_zh", "action_en", "effect_zh", "effect_en"):
         for name in PLACEHOLDER.findall(getattr(entry, key)):
             if name not in allowed:

@@ -7,7 +7,7 @@ absent: what takes evidence away can therefore only take advice away.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -51,6 +51,7 @@ SignalText = Annotated[
     WithJsonSchema({"type": "string", "pattern": r"^\w+( (up|down))?$", "examples": ["refund_rate up"]}),
 ]
 Signals = Annotated[tuple[SignalText, ...], BeforeValidator(_listed)]
+SupplyNeed = Literal["order", "late", "waiting"]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -86,6 +87,11 @@ class When(_Keys):
     still: Texts = Field((), description="Metrics, one of which was looked at and did not move.")
     verdict: Annotated[tuple[Verdict, ...], BeforeValidator(_listed)] = Field(
         (), description="What the diagnosis found, one of these words."
+    )
+    supply: Annotated[tuple[SupplyNeed, ...], BeforeValidator(_listed)] = Field(
+        (),
+        description="What the shelf of a SKU of the alert, of a cause or of what coincides needs: order (an order of today still "
+        "comes in time), late (it does not), waiting (what is under way suffices). Fills {sku}; the text says how much by when.",
     )
     coinciding: Annotated[tuple[CoincidingKind, ...], BeforeValidator(_listed)] = Field(
         (), description="What happened at the same time, one of these kinds."

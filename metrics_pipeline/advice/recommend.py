@@ -134,6 +134,8 @@ def supporting(when: When, evidence: Sequence[Evidence]) -> list[tuple[Evidence,
         parts.append(_strongest(one for one in evidence if one.kind == "still" and one.metric in when.still))
     if when.verdict:
         parts.append(_strongest(one for one in evidence if one.kind == "verdict" and one.word in when.verdict))
+    if when.supply:  # each shelf an advice of its own
+        parts.append([one for one in evidence if one.kind == "supply" and one.word in when.supply])
     if when.coinciding:
         parts.append(_strongest(one for one in evidence if one.kind == "coinciding" and one.word in when.coinciding))
     return [tuple(pieces) for pieces in product(*parts)]
@@ -181,7 +183,7 @@ def _strongest(found: Iterable[Evidence]) -> list[Evidence]:
 
 def _advice(entry: Entry, pieces: tuple[Evidence, ...], record: Record) -> Advice:
     alert = pieces[0]
-    place = next((one for one in pieces if one.kind in ("slice", "cause", "part")), alert)
+    place = next((one for one in pieces if one.kind in ("slice", "cause", "part", "supply")), alert)
     values = {**dict(alert.elements), **dict(place.elements)}
 
     def filled(text: str, total: str) -> str:

@@ -64,6 +64,8 @@ def evidence_text(one: Evidence, locale: Locale, *, currency: str = "") -> str:
             said = f"{name}{' 没有变化' if zh else ' did not move'}{inner}"
         case "verdict":
             said = _VERDICTS.get(one.word, {}).get(locale, one.word)
+        case "supply":
+            said = _shelf(one, locale)
         case "coinciding":
             said = f"同期：{one.text_zh or one.text_en}" if zh else f"at the same time: {one.text_en or one.text_zh}"
     return said
@@ -90,9 +92,64 @@ def advice_text(advice: Advice, locale: Locale, *, currency: str = "") -> str:
     """One line: what to do, why, who, what came of it before."""
     why = reasons_text(advice, locale, currency=currency)
     before = record_text(advice.record, locale)
+    order = order_text(advice, locale)
     if locale == "zh":
-        return f"{advice.action_zh}（{advice.owner}）。依据：{why}。" + (f"{before}。" if before else "")
-    return f"{advice.action_en} ({advice.owner}). Because {why}." + (f" It was {before}." if before else "")
+        return f"{advice.action_zh}{order}（{advice.owner}）。依据：{why}。" + (f"{before}。" if before else "")
+    return f"{advice.action_en}{order} ({advice.owner}). Because {why}." + (f" It was {before}." if before else "")
+
+
+def order_text(advice: Advice, locale: Locale) -> str:
+    """What to order by when, after the words of the action, where the advice rests on a shelf: `：最迟 11-24 向 … 订 240 件`; else ''."""
+    shelf = next((one.supply for one in advice.evidence if one.supply is not None), None)
+    if shelf is None:
+        return ""
+    zh = locale == "zh"
+    if shelf.need == "waiting":
+        told = (
+            f"在途 {shelf.on_order:,} 件足够，盯紧到货"
+            if zh
+            else f"the {shelf.on_order:,} under way suffice, see that they come"
+        )
+        return f"：{told}" if zh else f": {told}"
+    packs = ""
+    if shelf.pack_size > 1:
+        packs = f"（整箱 {shelf.pack_size:,} 件）" if zh else f" (packs of {shelf.pack_size:,})"
+    if zh:
+        when = "立即" if shelf.is_late else f"最迟 {shelf.order_by} "
+        whom = f"向 {shelf.supplier} " if shelf.supplier else ""
+        late = "，晚于断货：同时催在途、调拨" if shelf.is_late else ""
+        return f"：{when}{whom}订 {shelf.quantity:,} 件{packs}，约 {shelf.arrives_on} 到货{late}"
+    when = "at once" if shelf.is_late else f"by {shelf.order_by}"
+    whom = f" from {shelf.supplier}" if shelf.supplier else ""
+    late = ", after it is sold out: expedite what is under way and transfer meanwhile" if shelf.is_late else ""
+    return f": order {shelf.quantity:,}{packs}{whom} {when}, arriving about {shelf.arrives_on}{late}"
+
+
+def _shelf(one: Evidence, locale: Locale) -> str:
+    """A shelf in figures: what is there, what is under way, how fast it goes, how likely it is empty and when."""
+    zh, shelf = locale == "zh", one.supply
+    if shelf is None:
+        return f"{one.member} 有断货风险" if zh else f"{one.member} may be sold out"
+    per_day = number(round(shelf.per_day, 1), "")
+    if zh:
+        parts = [
+            "已断货" if shelf.on_hand <= 0 else f"现有 {shelf.on_hand:,} 件",
+            f"在途 {shelf.on_order:,} 件",
+            f"日销约 {per_day} 件",
+            f"新单到货前断货概率 {shelf.chance:.0%}",
+        ]
+        if shelf.on_hand > 0 and shelf.sold_out_on is not None:
+            parts.append(f"预计 {shelf.sold_out_on} 断货")
+        return f"{shelf.sku} {'，'.join(parts)}"
+    parts = [
+        "is sold out" if shelf.on_hand <= 0 else f"has {shelf.on_hand:,} left",
+        f"{shelf.on_order:,} under way",
+        f"about {per_day} sold a day",
+        f"{shelf.chance:.0%} likely to be empty before a new order comes",
+    ]
+    if shelf.on_hand > 0 and shelf.sold_out_on is not None:
+        parts.append(f"sold out about {shelf.sold_out_on}")
+    return f"{shelf.sku} {', '.join(parts)}"
 
 
 def remembered_text(one: Remembered, locale: Locale) -> str:
@@ -145,7 +202,7 @@ def for_everybody(advice: Advice, sensitivity: Mapping[str, str]) -> Advice:
     """
     whole = advice.evidence[0].metric
     pieces: Sequence[Evidence] = [
-        replace(one, observed=None, expected=None, share=None)
+        replace(one, observed=None, expected=None, share=None, supply=None)
         if "confidential"
         in (sensitivity.get(one.metric or whole, "confidential"), sensitivity.get(whole, "confidential"))
         else one
@@ -162,7 +219,10 @@ def _seen(advice: Advice, sight: Sight) -> Advice | None:
         if level == Level.DENIED:
             return None
         is_whole = level == Level.EXACT and (one.share is None or sight.viewer.level(metric) == Level.EXACT)
-        pieces.append(one if is_whole else replace(one, share=None, observed=None, expected=None))
+        if one.supply is not None:  # its figures are also made of these
+            others = (sight.viewer.level(name, one.dimension, one.member) for name in ("stock_on_order", "units_sold"))
+            is_whole = is_whole and all(other == Level.EXACT for other in others)
+        pieces.append(one if is_whole else replace(one, share=None, observed=None, expected=None, supply=None))
     sees_all = {} in sight.viewer.reading.slices_of(metric)
     return replace(advice, evidence=tuple(pieces), record=advice.record if sees_all else NO_RECORD)
 

@@ -6,10 +6,11 @@ A notice carries everything a message needs, its small series included, so that 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import quote
 
 from metrics_pipeline.alerts.state import IMPATIENT, RANK, Policy
@@ -37,6 +38,12 @@ Change = Literal["new", "escalated", "ongoing", "resolved", "corrected", "cancel
 
 DRILL_PREFIX = "drill:"
 """Before the id of a rule in the id of its drills."""
+
+
+Foreseen = Literal["stockout", "below", "above", "mean", ""]
+"""What a rule on the future judges: the chance to be sold out, to lie below or above a bound, or the mean that is expected;
+'' = a rule on what is."""
+CHANCES: Final[frozenset[str]] = frozenset({"stockout", "below", "above"})
 
 
 def is_drill(rule: str) -> bool:
@@ -95,6 +102,22 @@ class RuleCard:
     @property
     def is_drill(self) -> bool:
         return is_drill(self.id)
+
+    @property
+    def foresees(self) -> Foreseen:
+        """What it judges of the future, by its expression."""
+        family, _, inner = self.expression.partition("(")
+        if family == "stockout":
+            return "stockout"
+        if family != "forecast":
+            return ""
+        return "below" if "below=" in inner else "above" if "above=" in inner else "mean"
+
+    def chance_bound(self, tier: str) -> float | None:
+        """Of a rule that judges a chance: the threshold of a tier, which no value of the metric stands for."""
+        threshold = self.red_if if tier == "red" else self.yellow_if
+        numbers = re.findall(r"-?\d+(?:\.\d+)?", threshold)
+        return float(numbers[0]) if self.foresees in CHANCES and len(numbers) == 1 else None
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; `from_json` gives it back."""
@@ -185,6 +208,8 @@ class Slice:
     """Of that rule, as `RuleCard.kind`; '' = as the notice's first."""
     grain: str = ""
     """day or hour; '' = as the notice's."""
+    foresees: Foreseen = ""
+    """Of its rule: `observed` is a chance or a mean to come, and of a chance so are the bounds."""
 
 
 @dataclass(frozen=True)
@@ -285,7 +310,9 @@ def _slices(rows: Sequence[Mapping[str, Any]]) -> tuple[Slice, ...]:
 def excess(instance: Instance) -> float:
     """How far beyond its yellow (else red) bound the slice lies, as a share of the bound: orders slices of one rule."""
     bound = instance.yellow_bound if instance.yellow_bound is not None else instance.red_bound
-    if instance.value is None or bound is None:
+    if bound is None:  # a chance, a rank, an age: what is judged is no value of the metric
+        return abs(instance.observed or 0.0)
+    if instance.value is None:
         return 0.0
     return abs(instance.value - bound) / (abs(bound) or 1.0)
 

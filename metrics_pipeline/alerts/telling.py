@@ -192,6 +192,7 @@ def _ended_order(member: Member) -> tuple[int, float, str]:
 
 
 def _slice(member: Member, change: Change, tier: Tier, cards: Mapping[str, RuleCard], first: RuleCard) -> Slice:
+    own = cards.get(member.rule, first)
     other = cards.get(member.rule) if member.rule != first.id else None
     return Slice(
         instance=member.instance,
@@ -205,12 +206,13 @@ def _slice(member: Member, change: Change, tier: Tier, cards: Mapping[str, RuleC
         baseline=member.baseline,
         lower=member.lower,
         upper=member.upper,
-        yellow_bound=member.yellow_bound,
-        red_bound=member.red_bound,
+        yellow_bound=member.yellow_bound if member.yellow_bound is not None else own.chance_bound("yellow"),
+        red_bound=member.red_bound if member.red_bound is not None else own.chance_bound("red"),
         rule=member.rule if member.rule != first.id else "",
         name_zh=other.name_zh if other else "",
         name_en=other.name_en if other else "",
         unit=other.unit if other else "",
         kind=other.kind if other else "",
         grain=member.grain,
+        foresees=own.foresees,
     )

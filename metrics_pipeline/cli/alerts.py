@@ -318,9 +318,14 @@ def _order_seen(door: CliDoor, view: OrderView) -> OrderView:
     """An order without the slices that whoever asks may not know of, nor their number, nor advice that rests on such."""
     if door.is_open:
         return view
+    from metrics_pipeline.advice.text import order_text
+
     if any(one.what == ADVISED for one in view.events):
         told = _told(door, [view.order.episode]).get(view.order.episode)
-        known = [one.action_en for one in told.advice] if told is not None else []
+        known = [
+            f"{one.action('en')}{order_text(one, 'en')} ({one.owner}; {one.entry})"
+            for one in (told.advice if told is not None else ())
+        ]
         view = replace(
             view,
             events=tuple(

@@ -27,10 +27,13 @@ from metrics_pipeline.cli.output import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from metrics_pipeline.advice.told import Told
     from metrics_pipeline.cli.door import CliDoor
     from metrics_pipeline.diagnosis.model import Diagnosis
     from metrics_pipeline.diagnosis.words import Named
+    from metrics_pipeline.forecasting.outlook import Outlook
 
 notes_app = typer.Typer(
     no_args_is_help=True, help="What was deployed or happened: shown beside changes of the same days."
@@ -197,8 +200,21 @@ def _advice(door: CliDoor, found: Diagnosis) -> Told:
     entries = load_playbook(door.settings.rules_dir).entries.values()
     with door.store.reading() as connection:
         cards = {rule: RuleCard.from_json(card) for rule, card in dispatch.cards(connection).items()}
-        told = advise_on_diagnosis(connection, found, entries, door.library, cards, now=door.now)
+        told = advise_on_diagnosis(
+            connection, found, entries, door.library, cards, outlooks=_outlooks(door, found), now=door.now
+        )
     return told.seen_by(door.sight)
+
+
+def _outlooks(door: CliDoor, found: Diagnosis) -> Mapping[str, Outlook]:
+    """What the last night foresaw of the shelves, for a diagnosis of its day."""
+    from metrics_pipeline.forecasting.stored import NoForecast, read_outlooks
+
+    try:
+        outlooks = read_outlooks(door.settings.forecasts_dir, door.published())
+    except NoForecast:
+        return {}
+    return {sku: one for sku, one in outlooks.items() if one.origin == found.period.date()}
 
 
 def _names(door: CliDoor) -> dict[str, Named]:

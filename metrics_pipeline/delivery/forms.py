@@ -103,7 +103,7 @@ def fields(message: Message, locale: Locale | None = None) -> dict[str, str]:
         "metric": message.metric_name(chosen),
         "where": slice_name(worst.dimension, worst.member, chosen) if worst else "",
         "value": message.figure(worst, chosen) if worst else "",
-        "bound": message.number(message.bound(worst)) if worst else "",
+        "bound": message.judged(worst, message.bound(worst)) if worst else "",
         "band": message.band(worst) if worst else "",
         "since": period_name(worst.since, notice.grain) if worst else "",
         "period": period_name(notice.period, notice.grain),

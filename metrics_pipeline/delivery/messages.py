@@ -13,8 +13,9 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 from zoneinfo import ZoneInfo
 
+from metrics_pipeline.advice.text import order_text
 from metrics_pipeline.advice.told import NOTHING, Told
-from metrics_pipeline.alerts.notice import Notice, Slice, check_page, is_drill
+from metrics_pipeline.alerts.notice import CHANCES, Notice, Slice, check_page, is_drill
 from metrics_pipeline.alerts.words import Locale, number, period_name, slice_name
 from metrics_pipeline.delivery.words import hours, word
 from metrics_pipeline.diagnosis.attached import UNEXPLAINED, Explained
@@ -191,10 +192,11 @@ class Message:
             worst = notice.slices[0]
             bound = self.bound(worst)
             body = slice_name(worst.dimension, worst.member, locale)
-            if worst.value is not None:
-                body += f" {self.number(worst.value)}"
+            if (worst.observed if worst.foresees else worst.value) is not None:
+                body += f" {self.figure(worst, locale)}"
             if bound is not None:
-                body += f"（阈值 {self.number(bound)}）" if locale == "zh" else f" (threshold {self.number(bound)})"
+                told = self.judged(worst, bound)
+                body += f"（阈值 {told}）" if locale == "zh" else f" (threshold {told})"
             if breaching := [one for one in notice.parts if one.tier != "none"]:
                 named = "、".join if locale == "zh" else ", ".join
                 body += ("，" if locale == "zh" else ", ") + named(self._figure(one, locale) for one in breaching[:2])
@@ -256,8 +258,8 @@ class Message:
         currency = self.notice.rule.currency
         facts = dict(zip(("advice",), self.told.lines(locale, currency=currency, most=1), strict=False))
         if facts and locale in self.phrased:
-            facts["advice"] = self.phrased[locale]
-        others = [one.action(locale) for one in self.told.advice[1:3]]
+            facts["advice"] = self.phrased[locale] + order_text(self.told.advice[0], locale)
+        others = [f"{one.action(locale)}{order_text(one, locale)}" for one in self.told.advice[1:3]]
         if others:
             facts["advice_else"] = ("；" if locale == "zh" else "; ").join(others)
         return facts | dict(zip(("before",), self.told.memory(locale, most=1), strict=False))
@@ -273,6 +275,11 @@ class Message:
     def number(self, value: float | None) -> str:
         """A value of the metric as people write it."""
         return number(value, self.notice.rule.unit, currency=self.notice.rule.currency)
+
+    def _cell(self, one: Slice, locale: Locale) -> str:
+        """The number of a slice in the table: of a rule on the future also what is now."""
+        told = self.figure(one, locale)
+        return f"{self._number_of(one, one.value)} · {told}" if one.foresees and one.value is not None else told
 
     def band(self, one: Slice) -> str:
         """The expected band of a slice, `3.2% – 7.2%`, or a dash."""
@@ -371,16 +378,26 @@ class Message:
         for one in self.notice.parts:
             notes = [word("quiet" if one.tier == "none" else f"tier.{one.tier}", locale)]
             if (bound := self.bound(one)) is not None:
-                notes.insert(0, f"{word('bound', locale).lower()} {self._number_of(one, bound)}")
+                notes.insert(0, f"{word('bound', locale).lower()} {self.judged(one, bound)}")
             inner = "，".join(notes) if locale == "zh" else ", ".join(notes)
             figure = f"{one.rule}: {self._figure(one, locale)}"
             said.append(f"{figure}（{inner}）" if locale == "zh" else f"{figure} ({inner})")
         return "；".join(said) if locale == "zh" else "; ".join(said)
 
     def figure(self, one: Slice, locale: Locale) -> str:
-        """The number of a slice: its value, or of a freshness rule the age of its data."""
+        """The number of a slice: its value; of a freshness rule the age of its data, of a rule on the future what is foreseen."""
         kind = one.kind if one.rule else self.notice.rule.kind
-        return hours(one.observed, locale) if kind == "freshness" else self._number_of(one, one.value)
+        if kind == "freshness":
+            return hours(one.observed, locale)
+        if one.foresees and one.observed is not None:
+            return f"{word(f'foresees.{one.foresees}', locale)} {self.judged(one, one.observed)}"
+        return self._number_of(one, one.value)
+
+    def judged(self, one: Slice, value: float | None) -> str:
+        """What thresholds judge, and the thresholds themselves: in the metric's unit, but of a chance in percent."""
+        if one.foresees in CHANCES and value is not None:
+            return f"{value:.0%}"
+        return self._number_of(one, value)
 
     def _drill_sentence(self, locale: Locale) -> str:
         if self.is_over:
@@ -461,11 +478,15 @@ class Message:
 
     def _how_bad(self, one: Slice, locale: Locale) -> str:
         text = slice_name(one.dimension, one.member, locale)
-        if one.value is not None:
-            text += f" {self.number(one.value)}"
+        if (one.observed if one.foresees else one.value) is not None:
+            text += f" {self.figure(one, locale)}"
         if (bound := self.bound(one)) is not None:
-            text += f"，阈值 {self.number(bound)}" if locale == "zh" else f", threshold {self.number(bound)}"
-        if one.baseline is not None and self.notice.rule.expression != "value":
+            told = self.judged(one, bound)
+            text += f"，阈值 {told}" if locale == "zh" else f", threshold {told}"
+        if one.foresees and one.value is not None:
+            now = f"{self.metric_name(locale)} {word('now', locale)} {self.number(one.value)}"
+            text += f"，{now}" if locale == "zh" else f", {now}"
+        if one.baseline is not None and self.notice.rule.expression != "value" and one.foresees != "stockout":
             text += (
                 f"，基线 {self.number(one.baseline)}" if locale == "zh" else f", baseline {self.number(one.baseline)}"
             )
@@ -486,8 +507,8 @@ class Message:
         cells = (
             self._slice_name(one, locale),
             status,
-            self.figure(one, locale),
-            self._number_of(one, self.bound(one)),
+            self._cell(one, locale),
+            self.judged(one, self.bound(one)),
             self.band(one),
             self._since(one),
         )

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from metrics_pipeline.detection.promotions import PromotionDay
 from metrics_pipeline.diagnosis.model import Cause, Coinciding
-from metrics_pipeline.warehouse.attributes import read_products
 from metrics_pipeline.warehouse.quoting import literal
 
 if TYPE_CHECKING:
@@ -201,6 +200,10 @@ def sold_out_on(published: Published, change: Happening) -> list[Coinciding]:
 
 def _categories(published: Published, skus: Sequence[str]) -> dict[str, dict[str, str]]:
     """SKU → {"category": its category}, of those whose category is known."""
+    from metrics_pipeline.warehouse.attributes import (
+        read_products,
+    )  # DuckDB, which whoever sends messages has no use for
+
     products = read_products(published.directory)
     if products is None:
         return {}

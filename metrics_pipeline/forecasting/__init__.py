@@ -15,6 +15,7 @@ a `Forecast` (mean, quantiles and paths, series × days ahead) comes out.
     supply      stock, deliveries under way, demand freed of sold-out days
     stockout    the chance that a SKU is sold out, day by day
     replenish   what to order, and by when
+    outlook     both in one row per SKU in danger, for messages and advice
 
 A forecast never sees a day after its origin. Nothing here knows Dagster or a policy: whoever shows a forecast reads
 its values through the reader of the person who looks.

@@ -4,6 +4,7 @@
     forecasts/versions/<id>.json      what it is: made when, from which published version, by which model, how good
     forecasts/values/<id>.parquet     metric, dimension, member, origin, day, ahead, mean, q05 … q95
     forecasts/stockout/<id>.parquet   sku, origin, day, ahead, chance, expected_demand
+    forecasts/stockout/<id>.outlook.parquet   of each SKU in danger when, how sure, what to order by when (`outlook.py`)
 
 A version is written whole and then pointed to; the last `KEPT` stay, so that what was foreseen can be compared with
 what came. The same forecast again (same published version, model, calendar and questions) is no new version.
@@ -26,8 +27,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from metrics_pipeline.forecasting.backtest import Score
 from metrics_pipeline.forecasting.ets import LEVELS, Forecast
+from metrics_pipeline.forecasting.outlook import Outlook, of_table
 from metrics_pipeline.forecasting.panel import Panel
 from metrics_pipeline.forecasting.stockout import Risk
+from metrics_pipeline.forecasting.supply import SOLD, STOCK
+from metrics_pipeline.warehouse.read import Published
 
 KEPT = 60
 Kind = Literal["values", "stockout"]
@@ -129,8 +133,10 @@ def store(
     horizon: int,
     run_id: str,
     panels: Sequence[StoredPanel] = (),
+    outlook: pa.Table | None = None,
 ) -> ForecastVersion:
-    """Write a version and point to it. Returns the current one where it says the same."""
+    """Write a version and point to it. Returns the current one where it says the same. `outlook`: of a stock-out forecast, the
+    SKUs in danger (`outlook.table_of`)."""
     moment = made_at.astimezone(UTC).replace(tzinfo=None) if made_at.tzinfo else made_at
     content = hashlib.sha256(f"{kind} {data_version} {model} {horizon}".encode())
     for column in table.itercolumns():
@@ -151,6 +157,9 @@ def store(
     part = (directory / path).with_suffix(".part")
     pq.write_table(table, part, compression="zstd")
     part.replace(directory / path)
+    if outlook is not None:
+        pq.write_table(outlook, part, compression="zstd")
+        part.replace(_beside(directory / path))
     _replace(directory / "versions" / f"{kind}-{identity}.json", _VERSION.dump_json(version))
     _replace(directory / _pointer(kind), identity.encode() + b"\n")
     _forget(directory, kind)
@@ -171,6 +180,25 @@ def read_current(directory: Path, kind: Kind) -> ForecastVersion | None:
         ) from None
 
 
+def read_outlooks(directory: Path, published: Published) -> dict[str, Outlook]:
+    """SKU → when it will be sold out and what to order, as foreseen after the newest day with stock and sales; {} when the newest
+    forecast is of another day."""
+    ends = [published.metrics[name].complete_until for name in (STOCK, SOLD) if name in published.metrics]
+    known = [one for one in ends if one is not None]
+    if len(known) < 2:
+        return {}
+    after = min(known).date() - timedelta(days=1)
+    version = read_current(directory, "stockout")
+    path = None if version is None else _beside(directory / version.path)
+    if path is None or not path.exists():
+        return {}
+    return {sku: one for sku, one in of_table(pq.read_table(path)).items() if one.origin == after}
+
+
+def _beside(path: Path) -> Path:
+    return path.with_suffix(".outlook.parquet")
+
+
 def versions(directory: Path, kind: Kind) -> list[ForecastVersion]:
     """All versions that are kept, the oldest first."""
     return [_VERSION.validate_json(path.read_bytes()) for path in sorted(directory.glob(f"versions/{kind}-*.json"))]
@@ -183,7 +211,8 @@ def _pointer(kind: Kind) -> str:
 def _forget(directory: Path, kind: Kind) -> None:
     for path in sorted(directory.glob(f"versions/{kind}-*.json"))[:-KEPT]:
         identity = path.stem.removeprefix(f"{kind}-")
-        (directory / kind / f"{identity}.parquet").unlink(missing_ok=True)
+        for suffix in (".parquet", ".outlook.parquet"):
+            (directory / kind / f"{identity}{suffix}").unlink(missing_ok=True)
         path.unlink(missing_ok=True)
 
 

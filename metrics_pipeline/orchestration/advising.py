@@ -20,15 +20,17 @@ from metrics_pipeline.advice.text import advice_text, for_everybody
 from metrics_pipeline.alerts.notice import RuleCard
 from metrics_pipeline.diagnosis.attach import Red
 from metrics_pipeline.diagnosis.model import Diagnosis
+from metrics_pipeline.forecasting.outlook import Outlook
 from metrics_pipeline.orchestration.judging import CONFIDENTIAL, cards
 from metrics_pipeline.orchestration.resources import Project
 from metrics_pipeline.rules.evaluate import Evaluations
 from metrics_pipeline.store import open_store
+from metrics_pipeline.warehouse.read import Published
 
 MOST = 5_000
 """Breaching verdicts that are looked at."""
 BREACHES = ("red", "yellow")
-_COLUMNS = ["rule", "dimension", "member", "grain", "period_start", "tier", "value", "baseline"]
+_COLUMNS = ["rule", "dimension", "member", "grain", "period_start", "tier", "value", "observed", "baseline"]
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ def advice_on_rules(
                     diagnoses=_of_episodes(
                         (one for one in worst.values() if one.metric not in hidden), diagnoses or {}
                     ),
+                    outlooks=_outlooks(project),
                     now=project.now(),
                 )
         finally:
@@ -91,6 +94,14 @@ def advice_on_rules(
         for one in worst.values()
         if found.advice[one.episode]
     }
+
+
+def _outlooks(project: Project) -> dict[str, Outlook]:
+    """SKU → what the night foresees of its shelf, of the newest day with stock; {} when it did not."""
+    from metrics_pipeline.forecasting.stored import read_outlooks
+
+    published = Published.open(project.settings.published_dir)
+    return read_outlooks(project.settings.forecasts_dir, published)
 
 
 def _by_name(alert: AlertFacts) -> tuple[bool, str, str]:
@@ -129,6 +140,7 @@ def advise(connection: Connection, project: Project, diagnoses: Mapping[str, Dia
                 project.catalogue.metrics,
                 cards(project),
                 diagnoses=diagnoses,
+                outlooks=_outlooks(project),
                 now=project.now(),
             )
     except Exception as error:

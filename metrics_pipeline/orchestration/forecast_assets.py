@@ -85,7 +85,7 @@ def build_forecast_assets(project: Project) -> list[dg.AssetsDefinition]:
         pool=WRITER_POOL,
     )
     def stockout_risk(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-        from metrics_pipeline.forecasting import nightly, stored
+        from metrics_pipeline.forecasting import nightly, outlook, stored
         from metrics_pipeline.forecasting.replenish import propose
         from metrics_pipeline.forecasting.stockout import HORIZON, MODEL, risk
 
@@ -95,6 +95,7 @@ def build_forecast_assets(project: Project) -> list[dg.AssetsDefinition]:
             return dg.MaterializeResult(metadata={"skus": 0, "why": "this source has no stock"})
         seeds = read_seeds(project.settings.dbt_project_dir, project.settings.installation.timezone)
         found = risk(shelf, seeds.promotions)
+        orders = propose(found, shelf)
         version = stored.store(
             project.settings.forecasts_dir,
             "stockout",
@@ -104,8 +105,8 @@ def build_forecast_assets(project: Project) -> list[dg.AssetsDefinition]:
             model=MODEL,
             horizon=HORIZON,
             run_id=context.run_id,
+            outlook=outlook.table_of(outlook.outlooks(found, orders)),
         )
-        orders = propose(found, shelf)
         return dg.MaterializeResult(
             metadata={
                 "version": version.id,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 
 from metrics_pipeline.advice.evidence import AlertFacts, Evidence
 from metrics_pipeline.diagnosis.model import Cause, Coinciding, Control, Diagnosis, Pyramid, PyramidStep
+from metrics_pipeline.forecasting.outlook import Outlook
 
 PERIOD = datetime(2025, 11, 20)
 
@@ -92,6 +93,15 @@ def make_coinciding(kind: str, **changes) -> Coinciding:
 
 def make_control(metric: str) -> Control:
     return Control(metric, {}, 1000.0, 1005.0, 0.1)
+
+
+def make_outlook(sku: str = "SKU-7", **changes) -> Outlook:
+    fields = {
+        "sku": sku, "origin": PERIOD.date(), "on_hand": 34, "on_order": 0, "per_day": 12.3, "lead_days": 5, "chance": 0.82,
+        "sold_out_on": date(2025, 11, 23), "quantity": 240, "pack_size": 24, "order_by": date(2025, 11, 21),
+        "arrives_on": date(2025, 11, 26), "supplier": "Acme", "is_late": False,
+    }  # fmt: skip
+    return Outlook(**{**fields, **changes})
 
 
 def make_evidence(kind: str, strength: float = 0.8, **changes) -> Evidence:

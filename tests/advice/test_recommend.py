@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import pytest
@@ -10,6 +11,7 @@ from metrics_pipeline.advice.evidence import Evidence, Firing, evidence_of
 from metrics_pipeline.advice.load import load_playbook
 from metrics_pipeline.advice.playbook import Entry
 from metrics_pipeline.advice.recommend import Advice, Record, recommend, strength, supporting
+from metrics_pipeline.advice.text import advice_text, order_text
 from metrics_pipeline.settings import PROJECT_ROOT
 from tests.advice.builders import (
     make_alert,
@@ -17,17 +19,39 @@ from tests.advice.builders import (
     make_coinciding,
     make_control,
     make_diagnosis,
+    make_outlook,
     make_step,
     make_total,
 )
 
 STARTER = load_playbook(PROJECT_ROOT / "alert_rules").entries
 
+SHELF = make_alert("stock_cover_days", "down", dimension="sku", member="SKU-7")
 SCENARIOS = {
     "a best seller is about to be sold out": (
-        evidence_of(make_alert("stock_cover_days", "down", dimension="sku", member="SKU-7"), None),
+        evidence_of(SHELF, None, (), {"SKU-7": make_outlook()}),
         "restock",
         "SKU-7",
+    ),
+    "what is under way will do": (
+        evidence_of(SHELF, None, (), {"SKU-7": make_outlook(on_order=500, quantity=0, order_by=None, arrives_on=None)}),
+        "chase_delivery",
+        "SKU-7",
+    ),
+    "a best seller is about to be sold out and nothing is foreseen of it": (
+        evidence_of(SHELF, None, (), {"SKU-8": make_outlook("SKU-8")}),
+        "transfer_stock",
+        "SKU-7",
+    ),
+    "an empty shelf takes the sales and can be filled": (
+        evidence_of(
+            make_total("units_sold", "down"),
+            make_diagnosis("units_sold", coinciding=(make_coinciding("stock_out", elements={"sku": "SKU-9"}),)),
+            (),
+            {"SKU-9": make_outlook("SKU-9", on_hand=0, is_late=True)},
+        ),
+        "restock",
+        "SKU-9",
     ),
     "empty shelves take the sales": (
         evidence_of(
@@ -130,6 +154,26 @@ def test_each_scenario_of_the_shop_has_its_advice_first(scenario):
     assert "{" not in first.action_zh + first.action_en + first.effect_zh + first.effect_en
 
 
+def test_an_order_is_told_with_quantity_packs_supplier_and_dates():
+    [first, *_] = recommend(evidence_of(SHELF, None, (), {"SKU-7": make_outlook()}), STARTER.values())
+    assert order_text(first, "zh") == "：最迟 2025-11-21 向 Acme 订 240 件（整箱 24 件），约 2025-11-26 到货"
+    assert "SKU-7 现有 34 件，在途 0 件，日销约 12.30 件，新单到货前断货概率 82%，预计 2025-11-23 断货" in advice_text(
+        first, "zh"
+    )
+    assert "by 2025-11-21" in advice_text(first, "en") and "82% likely to be empty" in advice_text(first, "en")
+    late = make_outlook(is_late=True, on_hand=0, pack_size=1, supplier="")
+    [first, *_] = recommend(evidence_of(SHELF, None, (), {"SKU-7": late}), STARTER.values())
+    assert order_text(first, "zh") == "：立即订 240 件，约 2025-11-26 到货，晚于断货：同时催在途、调拨"
+    assert "已断货" in advice_text(first, "zh") and "sold out about" not in advice_text(first, "en")
+
+
+def test_a_stock_out_alert_and_its_advice_tell_one_chance():
+    alert = make_alert("stock_on_hand", "down", dimension="sku", member="SKU-7", chance=0.75)
+    [one] = [one for one in evidence_of(alert, None, (), {"SKU-7": make_outlook()}) if one.kind == "supply"]
+    assert (one.strength, one.supply.chance) == (0.75, 0.75)
+    assert Evidence.from_json(json.loads(json.dumps(one.to_json()))) == one
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_without_any_piece_of_its_evidence_an_advice_is_gone(scenario):
     evidence, _, _ = SCENARIOS[scenario]
@@ -149,8 +193,8 @@ def test_without_any_piece_of_its_evidence_an_advice_is_gone(scenario):
 def _random_evidence(rng: random.Random) -> list[Evidence]:
     metrics = ["gmv", "sessions", "orders_placed", "ad_spend", "payment_conversion_rate", "units_sold", "bounce_rate"]
     dimensions = {"sku": "SKU-1", "region": "华北", "channel": "app", "ad_channel": "search", "warehouse": "华东仓"}
-    kinds = ["alert", "slice", "cause", "part", "pyramid", "also", "still", "verdict", "coinciding"]
-    words = ["promotion", "stock_out", "data_problem", "deploy_note", "single_cause", "site_wide"]
+    kinds = ["alert", "slice", "cause", "part", "pyramid", "also", "still", "verdict", "coinciding", "supply"]
+    words = ["order", "waiting", "promotion", "stock_out", "data_problem", "deploy_note", "single_cause", "site_wide"]
     found = [Evidence("alert", 1.0, rng.choice(metrics), direction=rng.choice(["up", "down"]))] * rng.randint(0, 1)
     for _ in range(rng.randint(0, 9)):
         elements = tuple(rng.sample(sorted(dimensions.items()), rng.randint(0, 2)))
@@ -192,7 +236,7 @@ def _holds(entry: Entry, evidence: list[Evidence]) -> bool:
         needs.append(bool(moved("also", when.also)))
     if when.still:
         needs.append(any(one.kind == "still" and one.metric in when.still for one in evidence))
-    for kind, words in (("verdict", when.verdict), ("coinciding", when.coinciding)):
+    for kind, words in (("verdict", when.verdict), ("coinciding", when.coinciding), ("supply", when.supply)):
         if words:
             needs.append(any(one.kind == kind and one.word in words for one in evidence))
     return all(needs)

@@ -6,16 +6,19 @@ import math
 from dataclasses import replace
 from datetime import timedelta
 
-from metrics_pipeline.advice.evidence import Evidence
+from metrics_pipeline.advice.evidence import Evidence, evidence_of, with_names
+from metrics_pipeline.advice.load import load_playbook
 from metrics_pipeline.advice.outcome import Done, Handling
-from metrics_pipeline.advice.recommend import Advice, Record
+from metrics_pipeline.advice.recommend import Advice, Record, recommend
 from metrics_pipeline.advice.text import Remembered
 from metrics_pipeline.advice.told import Told
 from metrics_pipeline.alerts.notice import Counts, Notice, Point, RuleCard, Series, Slice
 from metrics_pipeline.delivery.channels import PermanentFailure, TemporaryFailure
 from metrics_pipeline.delivery.messages import Message
 from metrics_pipeline.diagnosis.attached import Explained
+from metrics_pipeline.settings import PROJECT_ROOT
 from metrics_pipeline.store.records import Episode
+from tests.advice.builders import make_alert, make_outlook
 from tests.alerts.builders import DAY, NOW, make_card
 
 
@@ -154,6 +157,32 @@ def make_told() -> Told:
     )
     done = Done("review_category_refunds", "li", opened, "", True, False)
     return Told((first, second), (Remembered(key, 0.91, {}, Handling(past, None, (done,))),))
+
+
+def make_stockout() -> Notice:
+    """A rule on stock-outs: what it judges is a chance, beside it the stock that is left."""
+    card = make_card(
+        "stock_out_soon_by_sku", metric="stock_on_hand", name_zh="库存量", name_en="Stock on hand", unit="pieces",
+        expression="stockout(lead)", yellow_if="> 0.3", red_if="> 0.7", owner="supply-chain",
+    )  # fmt: skip
+    shelf = {"dimension": "sku", "foresees": "stockout", "baseline": 0.0, "lower": None, "upper": None,
+             "yellow_bound": 0.3, "red_bound": 0.7}  # fmt: skip
+    first = make_slice("SKU-7", instance="stock_out_soon_by_sku{sku=SKU-7}", value=34.0, observed=0.82, **shelf)
+    second = make_slice(
+        "SKU-9", instance="stock_out_soon_by_sku{sku=SKU-9}", value=1200.0, observed=0.345, tier="yellow", **shelf
+    )
+    return make_notice(rule=card, slices=(first, second), series=None)
+
+
+def make_shelf_told() -> Told:
+    """The advice on the first slice of `make_stockout`, by the starter playbook."""
+    alert = make_alert(
+        "stock_on_hand", "down", dimension="sku", member="SKU-7", observed=34.0, expected=None, chance=0.82
+    )
+    evidence = with_names(
+        evidence_of(alert, None, (), {"SKU-7": make_outlook()}), {"stock_on_hand": make_stockout().rule}
+    )
+    return Told(recommend(evidence, load_playbook(PROJECT_ROOT / "alert_rules").entries.values()))
 
 
 class Recorder:

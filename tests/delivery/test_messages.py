@@ -13,6 +13,7 @@ import pytest
 from metrics_pipeline.advice.told import NOTHING
 from metrics_pipeline.alerts.notice import Counts, Notice
 from metrics_pipeline.alerts.words import number, slice_name
+from metrics_pipeline.delivery.forms import fields
 from metrics_pipeline.delivery.messages import Message, Wording, compose
 from metrics_pipeline.diagnosis.attached import UNEXPLAINED
 from tests.alerts.builders import make_card
@@ -25,8 +26,10 @@ from tests.delivery.builders import (
     make_end,
     make_explained,
     make_notice,
+    make_shelf_told,
     make_slice,
     make_stale,
+    make_stockout,
     make_told,
 )
 
@@ -67,16 +70,22 @@ GOLDENS = {
     "alarm_zh": (make_alarm(), Wording("zh")),
     "advised_zh": (make_notice(), Wording("zh")),
     "advised_en": (make_notice(), Wording("en")),
+    "stockout_zh": (make_stockout(), Wording("zh")),
+    "stockout_en": (make_stockout(), Wording("en")),
     "explained_zh": (make_notice(), Wording("zh")),
     "explained_en": (make_notice(), Wording("en")),
 }
-"""The message of `advised_*` comes with advice, that of `explained_*` with a diagnosis."""
+"""The message of `advised_*` comes with advice, that of `stockout_*` with an order to place, that of `explained_*` with a diagnosis."""
 
 
 def golden(name: str) -> Message:
     return compose(
         *GOLDENS[name],
-        told=make_told() if name.startswith("advised") else NOTHING,
+        told=make_told()
+        if name.startswith("advised")
+        else make_shelf_told()
+        if name.startswith("stockout")
+        else NOTHING,
         explained=make_explained() if name.startswith("explained") else UNEXPLAINED,
     )
 
@@ -105,6 +114,32 @@ def test_every_message_says_both_languages_who_where_and_the_link(name):
     ):
         assert said in text
     assert "/assets/operational/refund_rate?view=checks" in text
+
+
+def test_a_stock_out_alert_says_how_likely_when_and_what_to_order():
+    message = compose(make_stockout(), Wording("zh"), told=make_shelf_told())
+    assert message.title == "[红色报警] 库存量：SKU=SKU-7 断货概率 82%（阈值 70%），共 2 个切片"
+    facts = message.named_facts_in("zh")
+    assert facts["worst"] == "SKU=SKU-7 断货概率 82%，阈值 70%，库存量 现为 34"
+    for said in ("最迟 2025-11-21 向 Acme 订 240 件（整箱 24 件），约 2025-11-26 到货", "预计 2025-11-23 断货"):
+        assert said in facts["advice"]
+    assert message.table_rows[1].cells[2:4] == ("1,200 · 断货概率 34%", "30%")
+    said = fields(message, "en")
+    assert (said["value"], said["bound"]) == ("chance of a stock-out 82%", "70%")
+
+
+@pytest.mark.parametrize(
+    ("expression", "foresees"),
+    [
+        ("value", ""), ("stockout(3d)", "stockout"), ("forecast(7d, below=target)", "below"),
+        ("forecast(7d, above=1000)", "above"), ("forecast(7d)", "mean"), ("band(forecast)", ""),
+    ],
+)  # fmt: skip
+def test_what_a_rule_foresees_follows_from_its_expression(expression, foresees):
+    card = make_card(expression=expression, yellow_if="> 0.3", red_if="> 0.7")
+    assert card.foresees == foresees
+    is_chance = foresees in ("stockout", "below", "above")
+    assert (card.chance_bound("yellow"), card.chance_bound("red")) == ((0.3, 0.7) if is_chance else (None, None))
 
 
 def test_a_storm_says_how_many_it_does_not_list():

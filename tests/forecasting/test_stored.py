@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,20 @@ import pytest
 from metrics_pipeline.forecasting import stored
 from metrics_pipeline.forecasting.backtest import backtest, origins_of
 from metrics_pipeline.forecasting.ets import MODEL, forecast
+from metrics_pipeline.forecasting.outlook import table_of
 from metrics_pipeline.forecasting.panel import Panel
 from metrics_pipeline.forecasting.stored import (
     NoForecast,
     Question,
     StoredPanel,
     read_current,
+    read_outlooks,
     rows_of,
     store,
     versions,
 )
+from tests.advice.builders import PERIOD, make_outlook
+from tests.rules.shop import Shop
 
 sys.path.insert(0, str(Path(__file__).parent))
 from series import FIRST, wandering_shop
@@ -54,6 +59,26 @@ def test_the_table_has_a_row_for_each_series_with_a_forecast_and_day_ahead(tmp_p
     assert row.day == panel.last + timedelta(days=5) and row.origin == panel.last
     assert row.q10 == pytest.approx(found.quantiles[1, 4, 1]) and row["mean"] == pytest.approx(found.mean[1, 4])
     assert read_current(tmp_path, "values") == version
+
+
+def test_outlooks_are_those_of_the_newest_day_and_are_forgotten_with_their_version(tmp_path, made):
+    shop = Shop()
+    for metric in ("stock_on_hand", "units_sold"):
+        shop.add(metric, [5.0] * 3, dimension="sku", member="SKU-7", first=PERIOD.date() - timedelta(days=2))
+    published = shop.publish(tmp_path / "published")
+    panel, found = made
+    table = rows_of(GMV, panel, found)
+    put_shelf = partial(
+        store, tmp_path, "stockout", table, model=MODEL, horizon=14, run_id="run", outlook=table_of([make_outlook()])
+    )
+    assert read_outlooks(tmp_path, published) == {}
+    for number in range(stored.KEPT + 1):
+        put_shelf(made_at=NOW + timedelta(days=number), data_version=f"v{number}")
+    assert read_outlooks(tmp_path, published) == {"SKU-7": make_outlook()}
+    assert len(list(tmp_path.glob("stockout/*.outlook.parquet"))) == stored.KEPT
+    shop.add("stock_on_hand", [5.0] * 4, dimension="sku", member="SKU-7", first=PERIOD.date() - timedelta(days=2))
+    shop.add("units_sold", [5.0] * 4, dimension="sku", member="SKU-7", first=PERIOD.date() - timedelta(days=2))
+    assert read_outlooks(tmp_path, shop.publish(tmp_path / "a_day_later")) == {}
 
 
 def test_the_same_forecast_again_is_no_new_version(tmp_path, made):

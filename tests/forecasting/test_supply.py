@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date, timedelta
 
 import numpy as np
 import pytest
 
+from metrics_pipeline.forecasting.outlook import Outlook, of_table, outlooks, table_of
 from metrics_pipeline.forecasting.panel import Panel
 from metrics_pipeline.forecasting.replenish import propose
 from metrics_pipeline.forecasting.stockout import _follow, _run_down, risk
@@ -120,6 +122,22 @@ def test_a_replenishment_comes_in_whole_packs_and_in_time():
             assert found.chance[row, by_arrival - 2] <= 0.05
     most_sure = {one.sku: one.quantity for one in propose(found, cut, service_level=0.99)}
     assert all(most_sure[one.sku] >= one.quantity for one in orders if one.sku in most_sure)
+
+
+def test_what_is_told_of_a_shelf_is_what_is_foreseen_and_proposed():
+    shelf, _, _ = warehouse(skus=30, target=8.0)
+    found = risk(shelf)
+    orders = {one.sku: one for one in propose(found, shelf)}
+    told = of_table(table_of(outlooks(found, orders.values())))
+    assert set(orders) <= set(told) and told
+    chance = dict(zip(found.skus, found.within(0), strict=True))
+    for sku, one in told.items():
+        assert one.chance == pytest.approx(chance[sku], abs=1e-4) and (sku in orders or one.chance >= 0.05)
+        order = orders.get(sku)
+        assert (one.quantity, one.order_by) == ((order.quantity, order.order_by) if order else (0, None))
+        assert one.need == ("" if order is None and not one.on_order else "waiting" if order is None
+                            else "late" if order.is_late else "order")  # fmt: skip
+        assert Outlook.from_json(json.loads(json.dumps(one.to_json()))) == one
 
 
 def test_promotions_ahead_count():
