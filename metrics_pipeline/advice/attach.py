@@ -25,7 +25,7 @@ from metrics_pipeline.advice.playbook import Entry
 from metrics_pipeline.advice.recommend import Advice, Record, recommend
 from metrics_pipeline.advice.text import Remembered, order_text
 from metrics_pipeline.advice.told import NOTHING, Told
-from metrics_pipeline.alerts.notice import RuleCard, severity
+from metrics_pipeline.alerts.notice import CHANCES, RuleCard, severity
 from metrics_pipeline.alerts.state import RANK, episode_key
 from metrics_pipeline.alerts.words import Locale
 from metrics_pipeline.alerts.work_orders import SYSTEM
@@ -394,6 +394,9 @@ def _depth(one: Firing) -> float:
 
 
 def _by_threshold(card: RuleCard) -> str:
+    """The way a metric moves when its rule fires; a likely stock-out is a high chance and a low stock."""
+    if card.foresees in CHANCES:
+        return "up" if card.foresees == "above" else "down"
     signs = {text.strip()[:1] for text in (card.yellow_if, card.red_if) if text.strip()}
     return "up" if signs == {">"} else "down" if signs == {"<"} else ""
 

@@ -106,9 +106,9 @@ def order_text(advice: Advice, locale: Locale) -> str:
     zh = locale == "zh"
     if shelf.need == "waiting":
         told = (
-            f"在途 {shelf.on_order:,} 件足够，盯紧到货"
+            f"在途 {shelf.on_order:,} 件够用，无需再订，盯紧到货"
             if zh
-            else f"the {shelf.on_order:,} under way suffice, see that they come"
+            else f"the {shelf.on_order:,} under way will do, see that they come"
         )
         return f"：{told}" if zh else f": {told}"
     packs = ""
@@ -130,7 +130,7 @@ def _shelf(one: Evidence, locale: Locale) -> str:
     zh, shelf = locale == "zh", one.supply
     if shelf is None:
         return f"{one.member} 有断货风险" if zh else f"{one.member} may be sold out"
-    per_day = number(round(shelf.per_day, 1), "")
+    per_day = f"{shelf.per_day:,.0f}" if shelf.per_day >= 10 else f"{shelf.per_day:.1f}"
     if zh:
         parts = [
             "已断货" if shelf.on_hand <= 0 else f"现有 {shelf.on_hand:,} 件",

@@ -476,13 +476,16 @@ def _order(door: CliDoor, order: str) -> OrderView:
 
 def alert_row(one: Any) -> dict[str, Any]:
     """An alert of `listing.current_alerts` as a line."""
+    has_bounds = (
+        one.yellow_bound is not None or one.red_bound is not None
+    )  # a chance is judged by no value of the metric
     return {
         "tier": one.tier,
         "rule": one.rule,
         "slice": "total" if one.dimension == "all" else f"{one.dimension}={one.member}",
         "since": f"{one.since_period:%Y-%m-%d}" if one.since_period else "",
         "value": one.value,
-        "expected": one.baseline,
+        "expected": one.baseline if has_bounds else None,
         "state": one.state,
     }
 

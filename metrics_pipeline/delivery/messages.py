@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 BEYOND = ("new", "escalated", "ongoing")
 TITLE_LENGTH = 160
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -279,7 +280,8 @@ class Message:
     def _cell(self, one: Slice, locale: Locale) -> str:
         """The number of a slice in the table: of a rule on the future also what is now."""
         told = self.figure(one, locale)
-        return f"{self._number_of(one, one.value)} · {told}" if one.foresees and one.value is not None else told
+        is_both = one.foresees and one.observed is not None and one.value is not None
+        return f"{self._number_of(one, one.value)} · {told}" if is_both else told
 
     def band(self, one: Slice) -> str:
         """The expected band of a slice, `3.2% – 7.2%`, or a dash."""
@@ -455,7 +457,11 @@ class Message:
         ]
         if rule.kind == "composite":  # its thresholds are ranks of the parts, which say nothing to a reader
             return rule.expression
+        if rule.foresees in CHANCES:
+            parts = [_NUMBER.sub(lambda found: f"{float(found[0]):.0%}", one) for one in parts]
         subject = "" if rule.expression == "value" else f"{rule.expression}: "
+        if rule.foresees:
+            subject = f"{word(f'foresees.{rule.foresees}', locale)} {subject}"
         return subject + (" · ".join(parts) or word("missing", locale))
 
     def _where(self, locale: Locale) -> str:
@@ -484,8 +490,8 @@ class Message:
             told = self.judged(one, bound)
             text += f"，阈值 {told}" if locale == "zh" else f", threshold {told}"
         if one.foresees and one.value is not None:
-            now = f"{self.metric_name(locale)} {word('now', locale)} {self.number(one.value)}"
-            text += f"，{now}" if locale == "zh" else f", {now}"
+            name, now = self.metric_name(locale), self.number(one.value)
+            text += f"，当前{name} {now}" if locale == "zh" else f", {name} now {now}"
         if one.baseline is not None and self.notice.rule.expression != "value" and one.foresees != "stockout":
             text += (
                 f"，基线 {self.number(one.baseline)}" if locale == "zh" else f", baseline {self.number(one.baseline)}"
@@ -517,7 +523,7 @@ class Message:
 
 def _limit(threshold: str) -> float | None:
     """The number of a threshold such as `> 36`; None when it has none or several."""
-    numbers = re.findall(r"-?\d+(?:\.\d+)?", threshold)
+    numbers = _NUMBER.findall(threshold)
     return float(numbers[0]) if len(numbers) == 1 else None
 
 

@@ -56,7 +56,6 @@ WORDS: Final[dict[str, dict[Locale, str]]] = {
     "foresees.below": {"zh": "低于目标的概率", "en": "chance to fall short"},
     "foresees.above": {"zh": "超出的概率", "en": "chance to exceed it"},
     "foresees.mean": {"zh": "预计日均", "en": "expected per day"},
-    "now": {"zh": "现为", "en": "now"},
     "change.new": {"zh": "新", "en": "new"},
     "change.escalated": {"zh": "升级", "en": "escalated"},
     "change.ongoing": {"zh": "持续", "en": "ongoing"},

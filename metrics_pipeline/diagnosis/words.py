@@ -72,7 +72,8 @@ class Wording:
     locale: Locale
 
     def line(self) -> str:
-        """For a message: the causes with their shares, else the verdict; what coincides; since when."""
+        """For a message: the causes with their shares, else the verdict; what coincides; since when. Empty when nothing could be
+        searched and nothing else is known."""
         zh = self.locale == "zh"
         parts = [self.cause(one) for one in self.diagnosis.causes[:2]]
         if not self.diagnosis.causes or self.diagnosis.verdict in ("mix_shift", "site_wide"):
@@ -86,6 +87,8 @@ class Wording:
             parts.append(
                 f"{self._label('since')} {self.diagnosis.since.day}" if zh else f"since {self.diagnosis.since.day}"
             )
+        if not self.diagnosis.searched and self.diagnosis.verdict == "none_found" and len(parts) == 1:
+            return ""
         return ("；" if zh else "; ").join(parts)
 
     def rows(self) -> list[tuple[str, str]]:

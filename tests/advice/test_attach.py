@@ -10,12 +10,13 @@ import pytest
 from metrics_pipeline.advice.attach import advise_on_diagnosis, attach
 from metrics_pipeline.advice.load import load_playbook
 from metrics_pipeline.advice.outcome import DAYS, Handlings
+from metrics_pipeline.advice.text import advice_text
 from metrics_pipeline.advice.told import told_of
 from metrics_pipeline.alerts import apply_verdicts
 from metrics_pipeline.alerts.work_orders import close_order, give_feedback, show_order
 from metrics_pipeline.settings import PROJECT_ROOT
 from metrics_pipeline.store import advice as rows
-from tests.advice.builders import make_cause, make_diagnosis
+from tests.advice.builders import make_cause, make_diagnosis, make_outlook
 from tests.alerts.builders import NOW, RECEIVERS, make_card, make_verdict
 from tests.store.databases import sqlite_store
 
@@ -222,3 +223,25 @@ def test_alerts_without_a_metric_get_no_advice(store):
     card = make_card("pipeline_failed:nightly", metric="", kind="alarm")
     apply_verdicts(store, [make_verdict("red", rule=card.id, metric="")], {card.id: card}, receivers=RECEIVERS, now=NOW)
     assert advised(store, {card.id: card}) == ()
+
+
+def test_a_stock_out_alert_is_advised_to_order_what_is_foreseen_and_its_work_order_says_so(store):
+    card = make_card(
+        "stock_out_soon_by_sku", metric="stock_on_hand", name_zh="库存量", name_en="Stock on hand", unit="pieces",
+        expression="stockout(lead)", yellow_if="> 0.3", red_if="> 0.7",
+    )  # fmt: skip
+    one = make_verdict(
+        "red", 0, rule=card.id, metric="stock_on_hand", dimension="sku", member="SKU-7", value=34.0, baseline=0.0,
+        observed=0.75, red_bound=None, yellow_bound=None,
+    )  # fmt: skip
+    apply_verdicts(store, [one], {card.id: card}, receivers=RECEIVERS, now=NOW)
+    with store.writing("alerts") as connection:
+        [key] = attach(
+            connection, ENTRIES.values(), METRICS, {card.id: card}, outlooks={"SKU-7": make_outlook()}, now=NOW
+        )
+    first, *_ = told(store, key).advice
+    assert first.entry == "restock"
+    assert "新单到货前断货概率 75%" in advice_text(first, "zh")  # the chance that the rule judged
+    [event] = [one for one in show_order(store, key, now=NOW).events if one.what == "advised"]
+    assert "补货 SKU-7：最迟 2025-11-21 向 Acme 订 240 件" in event.detail
+    assert "order 240 (packs of 24) from Acme by 2025-11-21" in event.detail

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -120,10 +121,13 @@ def test_a_stock_out_alert_says_how_likely_when_and_what_to_order():
     message = compose(make_stockout(), Wording("zh"), told=make_shelf_told())
     assert message.title == "[红色报警] 库存量：SKU=SKU-7 断货概率 82%（阈值 70%），共 2 个切片"
     facts = message.named_facts_in("zh")
-    assert facts["worst"] == "SKU=SKU-7 断货概率 82%，阈值 70%，库存量 现为 34"
+    assert facts["worst"] == "SKU=SKU-7 断货概率 82%，阈值 70%，当前库存量 34"
     for said in ("最迟 2025-11-21 向 Acme 订 240 件（整箱 24 件），约 2025-11-26 到货", "预计 2025-11-23 断货"):
         assert said in facts["advice"]
     assert message.table_rows[1].cells[2:4] == ("1,200 · 断货概率 34%", "30%")
+    assert facts["bound"] == "断货概率 stockout(lead): 黄色提醒 > 30% · 红色报警 > 70%"
+    unknown = replace(make_stockout().slices[0], observed=None)
+    assert compose(replace(make_stockout(), slices=(unknown,))).table_rows[0].cells[2] == "34"
     said = fields(message, "en")
     assert (said["value"], said["bound"]) == ("chance of a stock-out 82%", "70%")
 
