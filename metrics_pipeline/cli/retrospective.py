@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -24,12 +23,15 @@ def add_to(app: typer.Typer) -> None:
 
 def retrospective(
     week: Annotated[
-        str | None, typer.Option("--week", metavar="2026-W46", help="Default: the week before this.")
+        str | None,
+        typer.Option(
+            "--week", metavar="2026-W46", help="Default: the week before this; this one if only it has alerts."
+        ),
     ] = None,
     episode: Annotated[str | None, typer.Option("--episode", help="One alert instead of a week.")] = None,
     *,
     html: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")] = None,
-    lang: Annotated[str, typer.Option("--lang", help="zh or en; default: the installation's.")] = "",
+    lang: Annotated[str, typer.Option("--lang", "--language", help="zh or en; default: the installation's.")] = "",
     as_json: JsonOption = False,
 ) -> None:
     """What happened, detected when, told whom, what was done, what came of it; rule quality, proposals and measured effects."""
@@ -40,8 +42,8 @@ def retrospective(
         UnknownWeek,
         look_at_episode,
         look_at_week,
+        newest_week,
         parse_week,
-        week_of,
     )
     from metrics_pipeline.routing.load import routing_of
 
@@ -67,7 +69,7 @@ def retrospective(
         else:
             try:
                 chosen = (
-                    parse_week(week) if week else week_of(door.now.astimezone(settings.zone).date() - timedelta(days=7))
+                    parse_week(week) if week else newest_week(door.store, door.sight, zone=settings.zone, now=door.now)
                 )
             except UnknownWeek as error:
                 usage(str(error))

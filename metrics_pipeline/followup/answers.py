@@ -3,7 +3,8 @@
 An episode has one outcome. `true`, `false`, `expected`: the newest word of anybody, as feedback or as the reason an order
 was closed for (a closed order speaks for all slices it is about, unless somebody spoke of one of them). `aside`: the order was closed as
 a duplicate or a data problem, which says nothing of the rule. `unanswered`: nobody said anything. Drills and alarms
-about the pipeline are no episodes of a rule and are left out.
+about the pipeline are no episodes of a rule and are left out, and so are alerts of the past that a backfill recorded, that were
+told to nobody and that nobody spoke of: they were never anybody's.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from metrics_pipeline.store.tables import (
     episode_receivers,
     episodes,
     outbox,
+    transitions,
     work_order_episodes,
     work_order_events,
     work_orders,
@@ -55,6 +57,7 @@ def read_answers(
         *(episodes.c[name] for name in ("key", "instance", "rule", "first_period", "last_period", "opened_at")),
         *(episodes.c[name] for name in ("closed_at", "close_reason", "worst_tier", "worst_value")),
         sa.func.coalesce(alert_instances.c.grain, "day").label("grain"),
+        _is_history().label("is_history"),
     )
     query = query.join_from(episodes, alert_instances, alert_instances.c.key == episodes.c.instance, isouter=True)
     query = query.where(~episodes.c.rule.contains(":"))
@@ -71,6 +74,8 @@ def read_answers(
     for columns in (_words(connection), _told(connection), _acted(connection)):
         found = found.merge(columns, how="left", on="key")
     found["outcome"] = found["outcome"].fillna("unanswered")
+    is_history = found["is_history"].astype(bool) & (found["outcome"] == "unanswered")
+    found = found[~is_history].drop(columns="is_history").reset_index(drop=True)
     for name in ("said_by", "said"):
         found[name] = found[name].fillna("")
     for name in ("opened_at", "closed_at", "told_at", "acted_at"):
@@ -78,6 +83,13 @@ def read_answers(
     for name in ("first_period", "last_period"):
         found[name] = pd.to_datetime(found[name]).astype("datetime64[us]")
     return found
+
+
+def _is_history() -> sa.ColumnElement[bool]:
+    """Whether an episode was recorded in silence and told to nobody."""
+    told = sa.exists().where(episode_receivers.c.episode == episodes.c.key)
+    loud = sa.exists().where(transitions.c.episode == episodes.c.key, ~transitions.c.silent)
+    return ~told & ~loud
 
 
 def _words(connection: Connection) -> pd.DataFrame:

@@ -187,8 +187,8 @@ def _case(  # noqa: PLR0917
 
 
 def _merged(some: Sequence[Case]) -> Case:
-    """One case of the alerts of an incident: the worst, with what is known of any of them."""
-    first = min(some, key=lambda one: (one.tier != "red", one.outcome == "unanswered", one.opened_at, one.key))
+    """One case of the alerts of an incident: the worst, of equals the coarsest slice, with what is known of any of them."""
+    first = min(some, key=_standing)
     if len(some) == 1:
         return first
     told: dict[str, Notified] = {}
@@ -209,6 +209,11 @@ def _merged(some: Sequence[Case]) -> Case:
         order=first.order or next((one.order for one in some if one.order is not None), None),
         others=tuple((one.rule, one.dimension, one.member) for one in some if one is not first),
     )
+
+
+def _standing(one: Case) -> tuple[bool, bool, int, datetime, str]:
+    parts = 0 if one.dimension == "all" else len(one.dimension.split("|"))
+    return one.tier != "red", one.outcome == "unanswered", parts, one.opened_at, one.key
 
 
 def _told(connection: Connection, keys: Collection[str], people: Mapping[str, str]) -> dict[str, tuple[Notified, ...]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta, tzinfo
+from datetime import date, datetime, timedelta, tzinfo
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -29,6 +29,8 @@ from metrics_pipeline.store.advice import ActionRow, actions_of
 from metrics_pipeline.store.rule_proposals import ProposalRow
 
 QUALITY_DAYS = 90
+DAY_BEGINS = timedelta(hours=8)
+"""After midnight: what the night tells by then of the day before belongs to that day, so that Monday's page has Sunday."""
 
 
 class UnknownWeek(ValueError):
@@ -52,9 +54,10 @@ class Week:
         return week_of(self.first - timedelta(days=7))
 
     def span(self, zone: tzinfo) -> tuple[datetime, datetime]:
-        """Its first instant and the first one after it."""
-        start = datetime.combine(self.first, time(), zone)
-        return start, datetime.combine(self.first + timedelta(days=7), time(), zone)
+        """Its first instant and the first one after it: Mondays, 08:00."""
+        begins = (datetime.min + DAY_BEGINS).time()
+        start = datetime.combine(self.first, begins, zone)
+        return start, datetime.combine(self.first + timedelta(days=7), begins, zone)
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,17 @@ def parse_week(text: str) -> Week:
     raise UnknownWeek(f"{text!r} is not a week; write it as 2025-W46")
 
 
+def newest_week(store: Store, sight: Sight, *, zone: tzinfo, now: datetime) -> Week:
+    """The last whole week; the present one when nothing was told in the last, but something since."""
+    present = week_of((now.astimezone(zone) - DAY_BEGINS).date())
+    with store.reading() as connection:
+        for week in (present.before, present):
+            start, until = week.span(zone)
+            if len(read_answers(connection, sight, since=start, until=until)):
+                return week
+    return present.before
+
+
 def look_at_week(
     store: Store, sight: Sight, week: Week, *, zone: tzinfo, people: Mapping[str, str], now: datetime
 ) -> WeekLook:
@@ -166,7 +180,7 @@ def look_at_week(
         own_before = read_quality(connection, sight, since=former[0], until=former[1], **options)
         cases_before = len(_incidents(connection, answers_before["key"].tolist()))
         proposals = [row for row in rows.read(connection) if sees_proposal(sight, row) and _is_shown(row, until)]
-    local = answers["opened_at"].dt.tz_localize("UTC").dt.tz_convert(zone).dt.date
+    local = (answers["opened_at"].dt.tz_localize("UTC").dt.tz_convert(zone).dt.tz_localize(None) - DAY_BEGINS).dt.date
     red = answers["worst_tier"] == "red"
     days = tuple(
         (day, int(((local == day) & ~red).sum()), int(((local == day) & red).sum()))

@@ -17,17 +17,25 @@ from metrics_pipeline.alerts.notice import Point, Series
 from metrics_pipeline.alerts.sight import Sight
 from metrics_pipeline.alerts.silencing import acknowledge
 from metrics_pipeline.alerts.story import UnknownAlert
-from metrics_pipeline.alerts.work_orders import close_order
+from metrics_pipeline.alerts.work_orders import close_order, give_feedback
 from metrics_pipeline.cli.app import app
 from metrics_pipeline.delivery.channels.file import FileChannel
 from metrics_pipeline.delivery.outbox import deliver_due
 from metrics_pipeline.followup.page import Paper, episode_html, episode_markdown, week_html, week_markdown
-from metrics_pipeline.followup.retrospective import UnknownWeek, look_at_episode, look_at_week, parse_week, week_of
+from metrics_pipeline.followup.retrospective import (
+    UnknownWeek,
+    look_at_episode,
+    look_at_week,
+    newest_week,
+    parse_week,
+    week_of,
+)
 from metrics_pipeline.orchestration.follow_up import build_retrospective_asset, build_retrospective_schedule
 from metrics_pipeline.settings import load_settings
 from metrics_pipeline.store import open_store
 from metrics_pipeline.store import rule_proposals as rows
 from tests.alerts.builders import DAY, NOW, RECEIVERS, make_card, make_verdict
+from tests.store.databases import sqlite_store
 
 WEEK = parse_week("2025-W46")
 CARDS = {"refund_rate_surge": make_card(sensitivity="confidential")}
@@ -121,6 +129,39 @@ def test_a_week_tells_what_happened_who_was_told_and_what_came_of_it(store):
     assert case.order is not None and case.order.close_note == "换了承运商"
     assert case.series is not None and len(case.series.points) == 31
     assert json.loads(json.dumps(look.as_json(), default=str))["cases"][0]["order"]["close_reason"] == "fixed"
+
+
+def test_the_night_of_sunday_is_in_the_page_of_monday_and_what_only_this_week_has_is_shown_by_default(tmp_path):
+    zone = load_settings({}).zone
+    with sqlite_store(tmp_path) as store:
+        monday = datetime(2025, 11, 17, 2, 40, tzinfo=zone)
+        apply_verdicts(store, [make_verdict("red", 5)], CARDS, receivers=RECEIVERS, now=monday)
+        assert week(store).figures.alerts == 1
+        assert week(store).days[6] == (date(2025, 11, 16), 0, 1)
+        for later, name in (
+            (timedelta(hours=6), "2025-W46"),
+            (timedelta(days=8), "2025-W47"),
+            (timedelta(days=15), "2025-W48"),
+        ):
+            assert newest_week(store, OPEN, zone=zone, now=monday + later).name == name
+        apply_verdicts(
+            store,
+            [make_verdict("red", 14, member="华南")],
+            CARDS,
+            receivers=RECEIVERS,
+            now=monday + timedelta(days=14, hours=11),
+        )
+        assert newest_week(store, OPEN, zone=zone, now=monday + timedelta(days=15)).name == "2025-W49"
+
+
+def test_what_a_backfill_recorded_and_told_nobody_is_nobodys_week_until_somebody_speaks_of_it(tmp_path):
+    with sqlite_store(tmp_path) as store:
+        apply_verdicts(store, [make_verdict("red", 0)], CARDS, receivers=RECEIVERS, now=NOW, silent=True)
+        tomorrow = NOW + timedelta(days=1)
+        apply_verdicts(store, [make_verdict("red", 1, member="华东")], CARDS, receivers=RECEIVERS, now=tomorrow)
+        assert [one.member for one in week(store).cases] == ["华东"]
+        give_feedback(store, NORTH, is_useful=False, reason="false alarm", who="li", now=NOW)
+        assert {one.member for one in week(store).cases} == {"华东", "华北"}
 
 
 @pytest.mark.parametrize(
