@@ -22,7 +22,7 @@ from metrics_pipeline.diagnosis.expectation import (
     ordinary_days,
 )
 from metrics_pipeline.diagnosis.search import Leaves, Noise, fit_noise
-from metrics_pipeline.warehouse.quoting import literal
+from metrics_pipeline.warehouse.quoting import is_one_of, literal
 
 if TYPE_CHECKING:
     from metrics_pipeline.warehouse.read import Published
@@ -81,11 +81,11 @@ class Wanted:
             f"{column} IN ({', '.join(map(literal, sorted({one[at] for one in (*self.sets, *self.slices)})))})"
             for at, column in enumerate(("metric", "dimension"))
         ]
-        rows = []
-        for columns, some in (("metric, dimension", self.sets), ("metric, dimension, member", self.slices)):
-            tuples = [f"({', '.join(map(literal, one))})" for one in sorted(some)]
-            rows += [f"({columns}) IN ({', '.join(tuples)})"] if tuples else []
-        return " AND ".join([*by_column, f"({' OR '.join(rows)})"]) if rows else "false"
+        either = (
+            is_one_of("metric, dimension", sorted(self.sets)),
+            is_one_of("metric, dimension, member", sorted(self.slices)),
+        )
+        return " AND ".join([*by_column, f"({' OR '.join(either)})"]) if self.sets or self.slices else "false"
 
 
 def _names(dimension: str) -> list[str]:

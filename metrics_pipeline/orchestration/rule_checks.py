@@ -7,12 +7,11 @@ follows from a breach (`alert_assets`). A rule check never blocks: a breached me
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
 
-from metrics_pipeline.alerts.notice import SeriesKey, check_page
+from metrics_pipeline.alerts.notice import Series, SeriesKey, check_page
 from metrics_pipeline.alerts.words import Locale
 from metrics_pipeline.diagnosis.attach import Red
 from metrics_pipeline.diagnosis.pyramid import NONE as NO_PYRAMID
@@ -33,7 +32,7 @@ from metrics_pipeline.orchestration.judging import (
 from metrics_pipeline.orchestration.keys import EVALUATIONS_KEY, PUBLISHED_HOURLY_KEY, PUBLISHED_KEY
 from metrics_pipeline.orchestration.resources import Project
 from metrics_pipeline.rules.evaluate import Evaluations, RuleSummary
-from metrics_pipeline.rules.model import Rule
+from metrics_pipeline.rules.model import Grain, Rule
 from metrics_pipeline.store import open_store
 from metrics_pipeline.store.metric_versions import version_names
 
@@ -99,18 +98,22 @@ def build_rule_checks(project: Project) -> list[dg.AssetChecksDefinition]:
         judged_by = _judged_by(project, newest.values())
         advice = advice_on_rules(project, newest.values(), diagnosed(project, judgement).diagnoses)
         summaries = {(grain, summary.rule): summary for grain, found in newest.items() for summary in found.summary()}
-        for key in sorted(context.selected_asset_check_keys, key=lambda one: (one.asset_key.path, one.name)):
-            group = grouped[key]
-            shown = max(group, key=lambda rule: _rank(summaries[rule.grain, rule.id]))
+        keys = sorted(context.selected_asset_check_keys, key=lambda one: (one.asset_key.path, one.name))
+        shown = {key: max(grouped[key], key=lambda rule: _rank(summaries[rule.grain, rule.id])) for key in keys}
+        plotted = _plotted(
+            project, judgement, [(rule, summaries[rule.grain, rule.id]) for rule in shown.values()], newest
+        )
+        for key, rule in shown.items():
             found = _Found(
                 project,
-                shown,
-                group,
-                summaries[shown.grain, shown.id],
-                newest[shown.grain],
+                rule,
+                grouped[key],
+                summaries[rule.grain, rule.id],
+                newest[rule.grain],
                 judgement,
                 judged_by,
-                advice.get(shown.id, ""),
+                advice.get(rule.id, ""),
+                plotted.get(rule.id),
             )
             yield _result(key, found)
 
@@ -157,6 +160,14 @@ def _rank(summary: RuleSummary) -> tuple[int, int]:
     return order.get(summary.tier, 0), summary.red + summary.yellow
 
 
+class _Plotted(NamedTuple):
+    """A slice as a plot shows it."""
+
+    key: SeriesKey
+    tier: str
+    series: Series
+
+
 @dataclass(frozen=True)
 class _Found:
     """What one check shows: its worst rule, and what the run says of it."""
@@ -173,6 +184,27 @@ class _Found:
     """Rule → the versions of its metric that it judged by."""
     advice: str = ""
     """On its worst slice, as Markdown."""
+    plotted: _Plotted | None = None
+    """Its worst slice; None = nothing breached, or nobody may see it."""
+
+
+def _plotted(
+    project: Project,
+    judgement: Judgement,
+    shown: Iterable[tuple[Rule, RuleSummary]],
+    newest: Mapping[Grain, Evaluations],
+) -> dict[str, _Plotted]:
+    """Rule → its worst slice, of the rules that breached; all of them read at once."""
+    worst: dict[str, tuple[SeriesKey, str]] = {}
+    for rule, summary in shown:
+        if not summary.yellow + summary.red or _is_hidden(project, rule):
+            continue
+        row = newest[rule.grain].worst(rule.id, 1).iloc[0]
+        period = row["period_start"].to_pydatetime()
+        key = SeriesKey(rule.id, rule.metric, str(row["dimension"]), str(row["member"]), rule.grain, period)
+        worst[rule.id] = key, str(row["tier"])
+    series = series_of(project, judgement, [key for key, _ in worst.values()])
+    return {rule: _Plotted(key, tier, series[key]) for rule, (key, tier) in worst.items() if key in series}
 
 
 def _judged_by(project: Project, newest: Iterable[Evaluations]) -> dict[str, str]:
@@ -243,8 +275,8 @@ def _metadata(found: _Found) -> dict[str, Any]:
     is_hidden = _is_hidden(project, rule)
     breached = summary.yellow + summary.red
     metadata: dict[str, Any] = {}
-    if breached and not is_hidden and (plot := _plot(project, rule, newest, judgement)) is not None:
-        metadata["plot"] = dg.MetadataValue.md(plot)
+    if found.plotted is not None and found.plotted.series.points:
+        metadata["plot"] = dg.MetadataValue.md(_plot(project, rule, found.plotted))
     metadata |= {
         "evaluated": summary.evaluated,
         "breached": breached,
@@ -361,28 +393,20 @@ def _plain(value: Any) -> float | str:
     return float(f"{float(value):.5g}")
 
 
-def _plot(project: Project, rule: Rule, newest: Evaluations, judgement: Judgement) -> str | None:
+def _plot(project: Project, rule: Rule, plotted: _Plotted) -> str:
     from metrics_pipeline.delivery.plots import Plot
 
-    worst = newest.worst(rule.id, 1)
-    if worst.empty:
-        return None
-    row = worst.iloc[0]
-    period: datetime = row["period_start"].to_pydatetime()
-    key = SeriesKey(rule.id, rule.metric, str(row["dimension"]), str(row["member"]), rule.grain, period)
-    series = series_of(project, judgement, [key])[key]
-    if not series.points:
-        return None
+    key, tier, series = plotted
     metric = metric_of(project, rule)
-    slice_ = "" if rule.dimension == "all" else f" · {row['member']}"
+    slice_ = "" if rule.dimension == "all" else f" · {key.member}"
     unit = project.settings.installation.currency if metric.unit == "currency" else metric.unit
     return Plot(
         series=series,
         title=f"{metric.name_zh} {metric.name_en}{slice_}",
         ascii_title=metric.id,
         unit=unit,
-        tier=str(row["tier"]),
-        alt=f"{metric.id}{slice_}: {len(series.points)} periods up to {period:%Y-%m-%d %H:%M}",
+        tier=tier,
+        alt=f"{metric.id}{slice_}: {len(series.points)} periods up to {key.until:%Y-%m-%d %H:%M}",
     ).markdown()
 
 

@@ -7,7 +7,7 @@ checks, messages and tables that are made of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from pathlib import Path
@@ -41,7 +41,7 @@ from metrics_pipeline.rules.statement import (
 )
 from metrics_pipeline.warehouse.attributes import read_products
 from metrics_pipeline.warehouse.history import EMPTY_VALUES
-from metrics_pipeline.warehouse.quoting import literal
+from metrics_pipeline.warehouse.quoting import is_one_of, literal
 from metrics_pipeline.warehouse.read import MetricState, Published
 from metrics_pipeline.warehouse.window import next_month
 
@@ -521,8 +521,8 @@ def _stored(files: Sequence[Path]) -> str:
     return f"read_parquet([{', '.join(literal(str(path)) for path in files)}], union_by_name = true)"
 
 
-def latest_verdicts(directory: Path, rule: str, dimension: str, member: str, *, start: date) -> pd.DataFrame:
-    """The last verdict of each period of one slice from the day `start` on, oldest first; `COLUMNS`, for plots."""
+def latest_verdicts(directory: Path, slices: Collection[tuple[str, str, str]], *, start: date) -> pd.DataFrame:
+    """The last verdict of each period of some slices (rule, dimension, member) from the day `start` on, oldest first; `COLUMNS`, for plots."""
     months = sorted(folder for folder in directory.glob("month=*") if folder.name >= f"month={start:%Y-%m}")
     files = [file for folder in months for file in sorted(folder.glob("*.parquet"))]
     if not files:
@@ -531,8 +531,8 @@ def latest_verdicts(directory: Path, rule: str, dimension: str, member: str, *, 
         read_evaluations(con, directory, files)
         return con.execute(
             f"""SELECT {", ".join(f"{name}::{_TYPES.get(name, 'VARCHAR')} AS {name}" for name in COLUMNS)} FROM evaluations
-            WHERE rule = $rule AND dimension = $dimension AND member = $member AND period_start >= $start
-            QUALIFY row_number() OVER (PARTITION BY period_start ORDER BY evaluated_at DESC) = 1
-            ORDER BY period_start""",
-            {"rule": rule, "dimension": dimension, "member": member, "start": start},
+            WHERE rule IN (SELECT unnest($rules)) AND {is_one_of("rule, dimension, member", sorted(slices))} AND period_start >= $start
+            QUALIFY row_number() OVER (PARTITION BY rule, dimension, member, period_start ORDER BY evaluated_at DESC) = 1
+            ORDER BY rule, dimension, member, period_start""",
+            {"rules": sorted({rule for rule, _, _ in slices}), "start": start},
         ).df()

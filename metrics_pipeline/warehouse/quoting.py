@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from pathlib import Path
 
@@ -16,6 +16,12 @@ def literal(value: str | date | datetime | None) -> str:
     if isinstance(value, date):
         return f"TIMESTAMP '{value.isoformat()} 00:00:00'"
     return "'" + value.replace("'", "''") + "'"
+
+
+def is_one_of(columns: str, rows: Iterable[Sequence[str]]) -> str:
+    """A condition: these columns (`metric, dimension`) together are one of these rows."""
+    listed = ", ".join(f"({', '.join(map(literal, row))})" for row in rows)
+    return f"({columns}) IN ({listed})" if listed else "false"
 
 
 def identifier(name: str) -> str:

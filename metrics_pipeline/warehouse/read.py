@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ import duckdb
 from metrics_pipeline.warehouse import manifest
 from metrics_pipeline.warehouse.history import EMPTY_VALUES, history_sql, known_as_of_sql
 from metrics_pipeline.warehouse.manifest import DamagedManifest, MetricState, Version, part_of
-from metrics_pipeline.warehouse.quoting import literal, parquet
+from metrics_pipeline.warehouse.quoting import is_one_of, literal, parquet
 from metrics_pipeline.warehouse.window import next_month
 
 if TYPE_CHECKING:
@@ -183,6 +183,33 @@ class Published:
         with duckdb.connect() as con:
             return con.execute(query).df()
 
+    def slices(
+        self,
+        wanted: Collection[tuple[str, str, str]],
+        grain: str = "day",
+        *,
+        start: date | datetime | None = None,
+        until: date | datetime | None = None,
+    ) -> pd.DataFrame:
+        """Values of many slices (metric, dimension, member) in [start, until), read once: metric, dimension and the columns of `series`.
+
+        Raises `UnknownMetric`.
+        """
+        for metric in {metric for metric, _, _ in wanted}:
+            self._require(metric, None)
+        files = {
+            file
+            for dimension in {one for _, one, _ in wanted}
+            for file in self.files(start, until, dimension=dimension)
+        }
+        metrics = ", ".join(literal(metric) for metric in sorted({metric for metric, _, _ in wanted})) or "''"
+        where = f"metric IN ({metrics}) AND {is_one_of('metric, dimension, member', sorted(wanted))} AND {_when(grain, start, until)}"
+        found = self._shown(f"SELECT * FROM ({self._values_sql(sorted(files))}) WHERE {where}")
+        with duckdb.connect() as con:
+            return con.execute(
+                f"SELECT metric, dimension, {self._columns} FROM ({found}) ORDER BY metric, dimension, member, period_start"
+            ).df()
+
     def changes(
         self,
         metric: str,
@@ -281,9 +308,14 @@ def _where(
     start: date | datetime | None,
     until: date | datetime | None,
 ) -> str:
-    conditions = [f"metric = {literal(metric)}", f"grain = {literal(grain)}", f"dimension = {literal(dimension)}"]
+    conditions = [f"metric = {literal(metric)}", f"dimension = {literal(dimension)}", _when(grain, start, until)]
     if member is not None:
         conditions.append(f"member = {literal(member)}")
+    return " AND ".join(conditions)
+
+
+def _when(grain: str, start: date | datetime | None, until: date | datetime | None) -> str:
+    conditions = [f"grain = {literal(grain)}"]
     if start is not None:
         conditions.append(f"period_start >= {literal(start)}")
     if until is not None:

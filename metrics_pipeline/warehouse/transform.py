@@ -222,6 +222,8 @@ def _invoke(arguments: Sequence[str], tell: Callable[[dict[str, Any]], None]) ->
     from dbt.cli.main import dbtRunner
     from google.protobuf.json_format import MessageToDict
 
+    _name_no_callers()
+
     def hear(message: Any) -> None:
         if message.info.name in _TAKEN:
             tell(MessageToDict(message, preserving_proto_field_name=True))
@@ -230,6 +232,17 @@ def _invoke(arguments: Sequence[str], tell: Callable[[dict[str, Any]], None]) ->
         return dbtRunner(callbacks=[hear]).invoke([*arguments, "--log-level", "none"])
     finally:
         DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]  # else the file stays open
+
+
+def _name_no_callers() -> None:
+    """dbt names the module that declared a behaviour flag, from the call stack with the source of every frame.
+
+    That walks all modules of the process for each frame of each flag: 2 CPU seconds where Dagster is imported, for a word in
+    a warning that is not shown here.
+    """
+    from dbt_common.behavior_flags import BehaviorFlagRendered
+
+    BehaviorFlagRendered._default_source = staticmethod(lambda: "dbt")  # type: ignore[method-assign]
 
 
 def _interrupt(thread: threading.Thread) -> None:

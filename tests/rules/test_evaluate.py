@@ -100,7 +100,7 @@ def test_evaluations_of_an_earlier_release_can_be_read(tmp_path):
     (path,) = evaluate(published, [make_rule()], day(0), day(1), **keys).paths
     pq.write_table(pq.read_table(path).drop_columns(["holds"]), path)
     evaluate(published, [make_rule()], day(0), day(2), **keys | {"run_id": "two"})
-    frame = latest_verdicts(folder, "orders_low", "all", "all", start=day(0))
+    frame = latest_verdicts(folder, {("orders_low", "all", "all")}, start=day(0))
     assert frame.holds.fillna("").tolist() == ["", "yellow"]
     with duckdb.connect() as con:
         read_evaluations(con, folder)

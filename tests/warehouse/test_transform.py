@@ -241,6 +241,19 @@ def test_who_leaves_early_stops_dbt(settings: Settings) -> None:
 
 
 @pytest.mark.slow
+def test_dbt_does_not_read_the_source_of_every_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dbt_common import behavior_flags
+
+    def walked() -> None:
+        raise AssertionError("the call stack was walked")
+
+    flag = {"name": "some_flag", "default": False, "description": "said"}
+    monkeypatch.setattr(behavior_flags.BehaviorFlagRendered, "_default_source", walked)
+    monkeypatch.setattr(behavior_flags.inspect, "stack", walked)
+    transform._name_no_callers()
+    assert behavior_flags.Behavior([flag], {}).some_flag.name == "some_flag"
+
+
 def test_who_never_comes_back_for_the_events_holds_nobody_up(settings: Settings) -> None:
     left = stream_dbt(settings, dbt_arguments(settings, NIGHT), dbt_environment(settings, NIGHT))
     next(left)
