@@ -13,7 +13,10 @@ every past residual is one a night would have seen (no residual knows its own va
    1964) in units of the noise: the square root where the noise is that of counts, the logarithm where it is the
    series' own, and in between as both have their part. There it is symmetric: a half is as far as a double.
 4. *Learning*: z is bounded at 2.5, so an incident hardly moves anything; after a week beyond it the filter lets go of
-   the old level. Values that are excluded or missing teach nothing; event days teach lifts more than levels.
+   the old level. A place in the week learns what the peers do, too, as far as it is not known yet: the hours of a day go
+   up and down together in a whole group, and what is forgiven every day is no noise. What a group does twice in a row in
+   the same place, and was not expected, puts that place in doubt. Values that are excluded or missing teach nothing;
+   event days teach lifts more than levels.
 
 A group that falls together is not forgiven: `shock` is the group's own movement against its own past, which
 `baseline.py` judges downwards only, since nobody runs a promotion that makes everything fall; upwards it cannot be told
@@ -58,6 +61,10 @@ _FIRST_DOUBT = np.array([WIDENING.get(name, 0.0) for name in PHASES], dtype=np.f
 there was one of its phase."""
 _FOLLOWED = np.float32(0.06)
 """Most of a common movement that levels follow in one period, log: a sale is over tomorrow."""
+_TAUGHT = np.float32(1.5)
+"""Standard deviations of a place in the week that a common movement may move it at once; beyond them it is loud."""
+_TWICE = np.float32(0.15)
+"""Log movement of a group in the same place of two weeks from which that place is not known."""
 _STREAK = np.float32(4)
 LEAST_POWER = np.float32(0.02)
 _LOG_BOUND = np.float32(2.5)
@@ -67,7 +74,7 @@ _LOG_BOUND = np.float32(2.5)
 class Tuning:
     """Numbers of the filter; found on development seeds of `benchmarks/quality`, and none is of a single series."""
 
-    memory: float = 0.1
+    memory: float = 0.09
     """Movement of the level from day to day as a share of the series' ordinary noise."""
     least_move: float = 0.005
     """The same at least, log."""
@@ -82,13 +89,17 @@ class Tuning:
     """How differently series of one group answer to a promotion."""
     lift_spread: float = 0.3
     """How much the lift of an event differs from that of the last time, as a share of it."""
-    event_noise: float = 0.2
-    """First guess of the noise that an event adds, as a share of its lift."""
-    event_margin: float = 0.05
+    event_noise: float = 0.09
+    """First guess of the noise that an event adds, as a share of its lift: how differently the series of a group answer."""
+    event_margin: float = 0.02
     """What an event day adds to the noise in any case, log."""
+    event_noise_alone: float = 0.2
+    event_margin_alone: float = 0.05
+    """The same of series without peers, which nobody says what this year's event is like."""
     drift_memory: float = 0.08
-    """Share of the newest residual in the long mean of residuals, and in the short one."""
+    """Share of the newest residual in the long mean of residuals, of a day; of an hour it is less."""
     streak_memory: float = 0.3
+    """The same in the short one, of a period."""
     event_drift: float = 0.85
     """How much residuals of event days count in these means: they hang together."""
     let_go_after: int = 12
@@ -108,7 +119,7 @@ class Walk:
     """(n_series, n_periods): exponentially weighted mean of the bounded z over weeks, in its standard deviations if they
     were independent."""
     streak: Floats
-    """(n_series, n_periods): the same of a few days."""
+    """(n_series, n_periods): the same of a few periods."""
     shock: Floats
     """(n_groups, n_periods): the movement of each group in its own standard deviations, 0 where it has fewer than two series."""
     group: IntArray
@@ -150,8 +161,10 @@ def walk(
 
 
 def _within(values: Floats, low: Floats | np.float32 | float, high: Floats | np.float32 | float) -> Floats:
-    """`numpy.clip`, without its checks: a sixth of the walk."""
-    return np.minimum(np.maximum(values, low), high)
+    """`numpy.clip`, by what is fastest: it is slow with arrays for bounds, and minimum and maximum are with numbers."""
+    if isinstance(low, np.ndarray):
+        return np.minimum(np.maximum(values, low), high)
+    return np.clip(values, low, high)
 
 
 def _blocks(group: IntArray) -> list[slice]:
@@ -208,6 +221,8 @@ class _Block:
         self.day_length = 24 if max(self.slot, default=0) > 6 else 1
         _, self.starts, self.of = np.unique(group, return_index=True, return_inverse=True)
         self.n_groups = len(self.starts)
+        self.sizes = np.bincount(self.of)
+        self.has_peers = self.sizes > 1
         self.value = np.ascontiguousarray(value[rows].T, dtype=np.float32)
         self.exposure = (
             None if panel.denominator is None else np.ascontiguousarray(panel.denominator[rows].T, dtype=np.float32)
@@ -220,19 +235,24 @@ class _Block:
         self.begun = np.zeros(n, dtype=bool)
         self.week = np.zeros((max(self.slot, default=0) + 1, n), np.float32)
         self.week_variance = np.full(self.week.shape, tuning.week_spread**2, np.float32)
+        self.common_before = np.zeros((len(self.week), self.n_groups), np.float32)
         self.visited = np.zeros(self.week.shape, dtype=bool)
         self.own = np.full(n, tuning.first_noise**2, np.float32)
         self.strength = np.ones(n, np.float32)
         self.strength_weight = np.full(n, 1 / tuning.strength_spread**2, np.float32)
         self.run = np.zeros(n, np.float32)
         self.seen = np.zeros(n, np.float32)
-        self.long, self.short = (
-            np.float32(memory / self.day_length**0.5) for memory in (tuning.drift_memory, tuning.streak_memory)
-        )
+        self.long = np.float32(tuning.drift_memory / self.day_length**0.5)
+        self.short = np.float32(tuning.streak_memory)
         self.drift = np.zeros(n, np.float32)
         self.streak = np.zeros(n, np.float32)
         self.group_variance = np.full(self.n_groups, 0.03**2, np.float32)
-        self.event_noise = np.full(self.n_groups, tuning.event_noise**2, np.float32)
+        self.event_noise = (
+            np.where(self.has_peers, tuning.event_noise, tuning.event_noise_alone).astype(np.float32) ** 2
+        )
+        self.event_margin = (
+            np.where(self.has_peers, tuning.event_margin, tuning.event_margin_alone).astype(np.float32) ** 2
+        )
         self.nothing = np.zeros(self.n_groups, np.float32)
         self._events(calendar)
 
@@ -303,7 +323,9 @@ class _Block:
             self._like_yesterday(self.slot[period], self.usable[period] & self.begun)
         now = self._look(period, exposure, half)
         if with_means:
-            weight = now.learns * np.where(self.is_event[:, period], self.tuning.event_drift, np.float32(1))[self.of]
+            weight = now.learns * self._each(
+                np.where(self.is_event[:, period], np.float32(self.tuning.event_drift), np.float32(1))
+            )
             self.drift += self.long * (weight * now.bounded - now.learns * self.drift)
             self.streak += self.short * (weight * _within(now.z, -_STREAK, _STREAK) - now.learns * self.streak)
         self._learn(period, now)
@@ -311,7 +333,7 @@ class _Block:
 
     def _look(self, period: int, exposure: Floats | None, half: Floats | np.float32) -> _Now:
         """Expectation, peers, noise and residual of every series, by what was learned before."""
-        of, slot = self.of, self.slot[period]
+        slot = self.slot[period]
         judged, learns = self.there[period] & self.begun, self.usable[period] & self.begun
         before = np.exp(self.level + self.week[slot])
         unsure = self.level_variance + self.week_variance[slot]
@@ -321,9 +343,9 @@ class _Block:
         event_of, predicted, doubt = self.is_event[:, period], self.nothing, self.nothing
         if is_event:
             predicted, doubt = self._predicted(period, event_of)
-            lift = predicted[of]
+            lift = self._each(predicted)
             before = before * np.exp(self.strength * lift)
-            more = np.float32(0.02) * event_of[of]
+            more = np.float32(0.02) * np.repeat(event_of, self.sizes)
         noise = self._noise(period, before, exposure)
         total = noise + unsure
 
@@ -336,13 +358,12 @@ class _Block:
         moved = lift + forgiven
         expected = before * np.exp(self.strength * forgiven)
 
-        has_peers = behind > 0
-        answer_noise = self.event_noise[of] * moved * moved
+        answer_noise = self._each(self.event_noise) * moved * moved
         variance = total + answer_noise + moved * moved / self.strength_weight
-        variance += np.where(has_peers, (shown > 0) / np.maximum(behind, 1), 0)
+        variance += (shown > 0) / np.maximum(behind, 1)
         if is_event:
-            variance += np.where(has_peers, 0, (doubt[of] * self.strength) ** 2)
-            variance += np.float32(self.tuning.event_margin**2) * event_of[of]
+            variance += np.where(behind > 0, 0, (self._each(doubt) * self.strength) ** 2)
+            variance += self._each(self.event_margin * event_of)
         spread = np.sqrt(variance)
         power = np.maximum(np.float32(0.5) - np.float32(0.5) * self.own / noise, LEAST_POWER)
         z = np.expm1(power * (ratio - self.strength * forgiven)) / (power * spread)
@@ -356,7 +377,7 @@ class _Block:
             spread=spread,
             power=power,
             z=z,
-            bounded=np.where(judged, _within(z, -BOUND, BOUND), 0),
+            bounded=judged * _within(z, -BOUND, BOUND),
             shock=np.where(speakers > 1, common / group_spread, 0),
             is_heard=speakers > 0,
             ratio=ratio + self.strength * lift,
@@ -370,14 +391,20 @@ class _Block:
     def _learn(self, period: int, now: _Now) -> None:
         """Levels, weeks and noise follow what was seen; event days teach lifts and strengths."""
         t, slot, learns = self.tuning, self.slot[period], now.learns
-        loud = np.abs(now.moved) >= _LOUD
+        doubted = self._doubt_place(slot, self.has_peers & ~self.is_event[:, period], now.common)
+        week_variance = self.week_variance[slot]
+        most = _TAUGHT * np.sqrt(week_variance)
+        loud = np.abs(now.moved) >= np.maximum(most, _LOUD)
+        taught = self.strength * _within(now.forgiven, -most, most)
         calm = learns & ~loud
         followed = self.strength * _within(now.forgiven, -_FOLLOWED, _FOLLOWED)
-        gain = learns / now.noise
+        gain = learns / (now.noise + doubted)
         event_of = self.is_event[:, period]
         if self.has_event[period]:
-            on_event = event_of[self.of]
-            calm &= ~on_event
+            on_event = np.repeat(event_of, self.sizes)
+            loud |= on_event & (np.abs(now.moved) >= _LOUD)
+            calm = learns & ~loud & ~on_event
+            taught = np.where(on_event, 0, taught)
             followed = np.where(on_event, 0, followed)
             gain *= np.where(on_event, np.float32(0.5), np.float32(1))
             self._learn_lifts(period, event_of, now)
@@ -394,16 +421,27 @@ class _Block:
         move += (learns & (self.run >= t.let_go_after * self.day_length**0.5)) * np.float32(t.let_go**2)
         self.level_variance += self.begun * (move - level_gain * self.level_variance)
 
-        week_variance = self.week_variance[slot]
-        week_gain = gain * week_variance * np.where(calm, np.float32(1), np.float32(0.25))
-        self.week[slot] += week_gain * pull
+        week_gain = gain * week_variance * (np.float32(0.25) + np.float32(0.75) * calm)
+        self.week[slot] += week_gain * (pull + taught)
         self.week_variance[slot] += t.week_move**2 - week_gain * week_variance
 
         known = self.seen - len(self.week)  # before each slot has been seen once, residuals are ignorance and not noise
         rate = (calm & (known >= 0)) * np.maximum(1 / (np.maximum(known, 0) + 8), t.scale_memory / self.day_length**0.5)
-        surprise = np.minimum(np.where(now.judged, now.z * now.z, 1), 9) - 1
+        surprise = now.judged * (np.minimum(now.z * now.z, 9) - 1)
         self.own = _within(self.own + rate * surprise * now.spread * now.spread, 0.01**2, 4.0)
         self.seen += learns
+
+    def _doubt_place(self, slot: int, is_ordinary: BoolArray, common: Floats) -> Floats | np.float32:
+        """Put a place in the week in doubt where a group was as much beside it the week before: variance added, (n_series,)."""
+        before = self.common_before[slot]
+        twice = np.where(is_ordinary & (before * common > 0), np.minimum(np.abs(before), np.abs(common)), 0)
+        self.common_before[slot] = np.where(is_ordinary, common, before)
+        if not (twice >= _TWICE).any():
+            return np.float32(0)
+        doubt = self._each(np.where(twice >= _TWICE, twice * twice, 0))
+        added = np.maximum(doubt - self.week_variance[slot], 0)
+        self.week_variance[slot] += added
+        return np.asarray(added)
 
     def _begin(self, value: Floats, fresh: BoolArray, half: Floats | np.float32) -> None:
         """A series begins at its first value, unsure of it by its own noise."""
@@ -442,22 +480,26 @@ class _Block:
         doubt = np.sqrt((self.tuning.lift_spread * predicted) ** 2 + first + np.float32(0.04**2))
         return np.where(is_event, predicted, 0), np.where(is_event, doubt, 0).astype(np.float32)
 
+    def _each(self, of_groups: Floats) -> Floats:
+        """(n_groups,) → (n_series,): to repeat costs a fifth of an index."""
+        return np.repeat(of_groups, self.sizes)
+
     def _common(self, ratio: Floats, weight: Floats, bound: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         """Movement of each group and the weight behind it; the same without the series itself, for each series."""
-        of, starts = self.of, self.starts
+        starts = self.starts
         by = weight * self.strength
         square = by * self.strength
         information = np.add.reduceat(square, starts)
         least = np.maximum(information, np.float32(1e-6))
         common = np.add.reduceat(by * _within(ratio, np.float32(-0.7), np.float32(0.7)), starts) / least
         for _ in range(2):
-            center = self.strength * common[of]
+            center = self.strength * self._each(common)
             bounded = by * (center + _within(ratio - center, -bound, bound))
             common = np.add.reduceat(bounded, starts) / least
-        whole = information[of]
+        whole = self._each(information)
         rest = whole - square
         rest *= rest > 1e-4 * whole
-        others = (whole * common[of] - bounded) / np.maximum(rest, np.float32(1e-6)) * (rest > 0)
+        others = (whole * self._each(common) - bounded) / np.maximum(rest, np.float32(1e-6)) * (rest > 0)
         return common, information, others, rest
 
     def _learn_lifts(self, period: int, is_event: BoolArray, now: _Now) -> None:

@@ -65,6 +65,37 @@ def test_a_group_that_falls_together_is_not_forgiven():
     assert (found.p_value < 1e-3).mean() > 0.9
 
 
+def make_hours(n=20, weeks=8, mean=60.0, seed=1, fat=0.0):
+    random = np.random.default_rng(seed)
+    hours = np.arange(24 * 7 * weeks)
+    expected = mean * np.maximum(1.05 + np.sin(2 * np.pi * (hours % 24 - 9) / 24), 0.05)
+    values = random.poisson(expected * np.exp(fat * random.standard_t(5, (n, len(hours))))).astype(float)
+    return Panel(values, hours % 168, np.zeros(n, dtype=np.int64)), expected
+
+
+def test_the_hours_of_a_day_are_learned_and_not_forgiven_so_a_group_that_falls_for_an_hour_is_seen():
+    panel, expected = make_hours()
+    column = panel.n_periods - 10
+    assert judge(panel, column).expected.mean() == pytest.approx(expected[column], rel=0.05)
+    assert (judge(changed(panel, slice(None), [column], 0.5), column).p_value < 1e-4).all()
+
+
+def test_an_hour_that_began_within_a_sale_is_known_some_weeks_later():
+    panel, _ = make_hours()
+    noon = 24 * 3 + 12
+    busy = changed(panel, slice(None), [noon, noon + 1], 3.0)
+    later = noon + 168 * 5
+    assert (judge(busy, later).p_value < 1e-3).mean() < 0.05
+
+
+def test_a_moderate_fall_of_some_hours_is_seen_as_a_drift_while_it_lasts():
+    panel, _ = make_hours(mean=40.0)
+    begin = panel.n_periods - 16
+    fallen = changed(panel, [3], slice(begin, begin + 6), 0.6)
+    assert judge(fallen, begin + 5, detector=Drift()).p_value[3, 0] < 1e-3
+    assert (judge(fallen, begin + 5, detector=Drift()).p_value[4:] > 1e-3).all()
+
+
 def test_an_event_is_judged_by_its_last_time():
     panel, nothing = make_panel(n=1, days=420, peers=False), np.zeros((1, 420), dtype=np.int64)
     event, phase = nothing - 1, nothing.copy()
