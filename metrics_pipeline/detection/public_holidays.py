@@ -75,11 +75,17 @@ def announced_until() -> int:
     return int(max(day.year for day in off))
 
 
-def require_country(country: str) -> None:
-    """Raises `CalendarError` for a country whose public holidays nobody knows."""
+@cache
+def _known_countries() -> tuple[str, ...]:
+    """Asked once: the library imports every country to list them."""
     import holidays
 
-    known = holidays.list_supported_countries()
+    return tuple(holidays.list_supported_countries())
+
+
+def require_country(country: str) -> None:
+    """Raises `CalendarError` for a country whose public holidays nobody knows."""
+    known = _known_countries()
     if country not in known:
         raise CalendarError(
             f"there are no public holidays for {country!r}{nearest(country, known)}; write the ISO code of a country, or none"
