@@ -5,6 +5,7 @@ with `forecast(...)` computes the same numbers from the same values, so it does 
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
@@ -20,18 +21,26 @@ _PLOT_DAYS = 60
 _SHOWN_SKUS = 20
 
 
-def build_forecast_assets(project: Project) -> list[dg.AssetsDefinition]:
-    """The two assets of a night's forecasts; neither stops the rest of the night."""
-
-    @dg.asset(
-        key=FORECASTS_KEY,
-        description="The next four weeks of the metrics that rules or `forecasts:` of the installation ask for, with intervals.",
+def _foreseen(key: dg.AssetKey, description: str) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """An asset of forecasts, made from what is published."""
+    return dg.asset(
+        key=key,
+        description=description,
         group_name="forecasts",
         deps=[PUBLISHED_KEY],
         tags={"layer": "forecasts"},
         kinds={"numpy", "parquet"},
         retry_policy=dg.RetryPolicy(max_retries=2, delay=5),
         pool=WRITER_POOL,
+    )
+
+
+def build_forecast_assets(project: Project) -> list[dg.AssetsDefinition]:
+    """The two assets of a night's forecasts; neither stops the rest of the night."""
+
+    @_foreseen(
+        FORECASTS_KEY,
+        "The next four weeks of the metrics that rules or `forecasts:` of the installation ask for, with intervals.",
     )
     def values(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         from metrics_pipeline.forecasting import nightly, stored
@@ -74,16 +83,7 @@ def build_forecast_assets(project: Project) -> list[dg.AssetsDefinition]:
             data_version=dg.DataVersion(version.id),
         )
 
-    @dg.asset(
-        key=STOCKOUT_KEY,
-        description="The chance of each SKU to be sold out, day by day, and what should be ordered by when.",
-        group_name="forecasts",
-        deps=[PUBLISHED_KEY],
-        tags={"layer": "forecasts"},
-        kinds={"numpy", "parquet"},
-        retry_policy=dg.RetryPolicy(max_retries=2, delay=5),
-        pool=WRITER_POOL,
-    )
+    @_foreseen(STOCKOUT_KEY, "The chance of each SKU to be sold out, day by day, and what should be ordered by when.")
     def stockout_risk(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         from metrics_pipeline.forecasting import nightly, outlook, stored
         from metrics_pipeline.forecasting.replenish import propose
