@@ -43,6 +43,7 @@ from metrics_pipeline.cli import (
     library_lineage,
     library_site,
     library_versions,
+    missed,
     opinion,
     playbook,
     rehearse,
@@ -112,6 +113,7 @@ library_lineage.add_to_library(library.app)
 forecast.add_to(app)
 silences.add_to_alerts(alerts.app)
 rehearse.add_to_alerts(alerts.app)
+missed.add_to_alerts(alerts.app)
 opinion.add_to_rules(rules.app)
 followup.add_to_rules(rules.app)
 retrospective.add_to(app)

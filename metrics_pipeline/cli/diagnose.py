@@ -81,7 +81,7 @@ def diagnose(  # noqa: PLR0917 - options of a command
             usage(f"--lang {language!r} is not known; write zh or en")
         if week and hour is not None:
             usage("--week and --hour exclude each other")
-        asked = _slice(door, metric, slices or [])
+        asked = asked_slice(door, metric, slices or [])
         found = _diagnosed(door, metric, asked, parse_day(on, "--date"), hour, week=week)
         door.read(metric, "|".join(asked) or "all", "|".join(asked.values()) or None, rows=1)
         locale: Literal["zh", "en"] = "en" if (language or door.settings.locale) == "en" else "zh"
@@ -122,7 +122,7 @@ def _diagnosed(
         fail(str(error))
 
 
-def _slice(door: CliDoor, metric: str, given: list[str]) -> dict[str, str]:
+def asked_slice(door: CliDoor, metric: str, given: list[str]) -> dict[str, str]:
     """The slice that is asked about; of somebody who may see one slice only, that one."""
     asked: dict[str, str] = {}
     for text in given:

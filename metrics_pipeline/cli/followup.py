@@ -198,11 +198,18 @@ def proposals_make(
         measured = measure_all(door.store, ground, door.sight)
     if as_json:
         print_json(
-            {"proposed": made.fresh, "superseded": made.superseded, "rules": made.looked_at, "measured": [*measured]}
+            {
+                "proposed": made.fresh,
+                "superseded": made.superseded,
+                "rules": made.looked_at,
+                "reported": made.reported,
+                "measured": [*measured],
+            }
         )
         return
     say(
-        f"{made.looked_at} rules with {answers} answers or more; {len(made.fresh)} new proposals, {len(measured)} accepted ones measured."
+        f"{made.looked_at} rules with {answers} answers or more, {made.reported} missed incidents reported; "
+        f"{len(made.fresh)} new proposals, {len(measured)} accepted ones measured."
     )
     if made.fresh:
         proposals_list()

@@ -16,7 +16,8 @@ from metrics_pipeline.alerts.sight import Sight
 from metrics_pipeline.followup.answers import read_answers
 from metrics_pipeline.followup.edits import EditError, edit_rule
 from metrics_pipeline.followup.impact import Impact, compare
-from metrics_pipeline.followup.proposals import DAYS, PURPOSE, Ground
+from metrics_pipeline.followup.misses import labels_of
+from metrics_pipeline.followup.proposals import DAYS, PURPOSE, Ground, reported_misses
 from metrics_pipeline.rules.load import load_rules
 from metrics_pipeline.rules.model import Rule
 from metrics_pipeline.store import Store
@@ -52,6 +53,7 @@ def measure_all(store: Store, ground: Ground, sight: Sight) -> dict[int, dict[st
     with store.reading() as connection:
         judged = [one for row in rows.read(connection, states=["accepted"]) if (one := _judged(ground, rules, row))]
         answers = read_answers(connection, sight)
+        labels = (*ground.labels, *labels_of(reported_misses(connection, sight)))
     spans: dict[tuple[date, date], list[_Judged]] = {}
     for one in judged:
         spans.setdefault((one.first, one.last), []).append(one)
@@ -59,7 +61,7 @@ def measure_all(store: Store, ground: Ground, sight: Sight) -> dict[int, dict[st
     for (first, last), some in spans.items():
         impacts = compare(
             ground.published, [(one.former, one.present) for one in some], answers, first=first, last=last, rules=rules,
-            promotions=ground.seeds.promotions, references=ground.seeds.references, labels=ground.labels,
+            promotions=ground.seeds.promotions, references=ground.seeds.references, labels=labels,
         )  # fmt: skip
         measured |= {one.row.id: _effect(one, impact, answers) for one, impact in zip(some, impacts, strict=True)}
     with store.writing(PURPOSE) as connection:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-Kind = Literal["threshold", "budget", "for", "min_sample", "mute", "promotions", "tier", "calendar"]
+Kind = Literal["threshold", "budget", "for", "min_sample", "mute", "promotions", "tier", "calendar", "catch"]
 LEAST_ANSWERS: Final = 5
 """Answers below which nothing is proposed."""
 MISSED: Final = 20.0
@@ -167,7 +167,7 @@ def _threshold(judged: Judged) -> Iterator[Suggestion]:
         return
     next_one = min((float(one) for one in (*wrong, *true) if one > best), default=best + abs(best - scale.bound))
     room = next_one - best
-    bound = _between(best + BEYOND * room, best, best + 3 * BEYOND * room)
+    bound = rounded_between(best + BEYOND * room, best, best + 3 * BEYOND * room)
     if bound is None or bound <= scale.bound:
         return
     yellow = scale.threshold(bound)
@@ -349,7 +349,7 @@ METHODS: Final[tuple[Callable[[Judged], Iterator[Suggestion]], ...]] = (
 )  # fmt: skip
 
 
-def _between(wanted: float, above: float, below: float) -> float | None:
+def rounded_between(wanted: float, above: float, below: float) -> float | None:
     """The shortest number near `wanted` that is at least `above` and less than `below`; None when there is none."""
     for digits in range(2, 9):
         found = _rounded(wanted, digits)

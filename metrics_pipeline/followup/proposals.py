@@ -10,22 +10,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.engine import Connection
 
+from metrics_pipeline.access.model import Level
 from metrics_pipeline.alerts.sight import Sight
 from metrics_pipeline.detection.occasions import in_order
 from metrics_pipeline.detection.own_calendar import NAME as CALENDAR_FILE
 from metrics_pipeline.detection.own_calendar import add_event, load_own_calendar
 from metrics_pipeline.detection.promotions import CalendarError
-from metrics_pipeline.followup.answers import read_answers
+from metrics_pipeline.followup.answers import ANSWERED, read_answers
 from metrics_pipeline.followup.edits import Edit, EditError, edit_rule, rule_of, trial, write
 from metrics_pipeline.followup.impact import compare
 from metrics_pipeline.followup.methods import LEAST_ANSWERS, Suggestion, suggestions
+from metrics_pipeline.followup.misses import as_answers, ask, catching, days_added, labels_of
 from metrics_pipeline.followup.occasions import Occasion, expected_occasions, together
 from metrics_pipeline.followup.verdicts import judged_alerts
 from metrics_pipeline.library.catalogue import Catalogue
@@ -34,8 +36,9 @@ from metrics_pipeline.rules.load import load_rules
 from metrics_pipeline.rules.model import Rule
 from metrics_pipeline.rules.replay import Label
 from metrics_pipeline.rules.seeds import Seeds
-from metrics_pipeline.store import Store, audit
+from metrics_pipeline.store import Store, audit, missed
 from metrics_pipeline.store import rule_proposals as rows
+from metrics_pipeline.store.missed import MissedRow
 from metrics_pipeline.store.rule_proposals import ProposalRow
 from metrics_pipeline.warehouse.read import Published
 
@@ -90,6 +93,8 @@ class Made:
     superseded: tuple[int, ...]
     looked_at: int
     """Rules with answers enough."""
+    reported: int = 0
+    """Incidents that people reported because nobody was told."""
 
 
 def make(
@@ -100,7 +105,13 @@ def make(
     with store.reading() as connection:
         answers = read_answers(connection, sight, since=actor.now - timedelta(days=days), until=actor.now)
         known = rows.read(connection)
-    suggested = _suggested(ground, rules, answers, least)
+        reported = reported_misses(connection, sight, since=(actor.now - timedelta(days=days)).date())
+    ground = replace(ground, labels=(*ground.labels, *labels_of(reported)))
+    said = answers.loc[answers["outcome"].isin(ANSWERED), "rule"].value_counts()
+    answers = as_answers(answers, rules.values(), reported)
+    suggested = _suggested(ground, rules, answers, [name for name in rules if said.get(name, 0) >= least], least)
+    for name, found in _catching(ground, rules, reported, actor, days).items():
+        suggested.setdefault(name, []).extend(found)
     there = {row.key for row in known if row.state != "superseded"}
     wanted: dict[tuple[str, str], str] = {}
     fitting: list[tuple[Rule, Suggestion]] = []
@@ -136,7 +147,44 @@ def make(
                     proposal=number,
                     kind=row_values["kind"],
                 )
-    return Made(tuple(fresh), tuple(superseded), len(suggested))
+    return Made(tuple(fresh), tuple(superseded), len(suggested), len(reported))
+
+
+def reported_misses(connection: Connection, sight: Sight, *, since: date | None = None) -> list[MissedRow]:
+    """The incidents that people reported because nobody was told of them, as far as the viewer sees their slices exactly."""
+    return [
+        one
+        for one in missed.read(connection, since=since)
+        if sight.is_open or sight.viewer.level(one.metric, one.dimension, one.member) == Level.EXACT
+    ]
+
+
+def _catching(
+    ground: Ground,
+    rules: Mapping[str, Rule],
+    reported: Sequence[MissedRow],
+    actor: Actor,
+    days: int,
+) -> dict[str, list[Suggestion]]:
+    """Rule → the change that would have caught reported incidents, when it is worth what else it tells."""
+    if not reported:
+        return {}
+
+    seeds = ground.seeds
+
+    def tried(rule: Rule, changes: Mapping[str, Any]) -> int | None:
+        try:
+            edit = edit_rule(ground.rules_dir, ground.catalogue, ground.seeds, rule.id, changes)
+        except EditError:
+            return None
+        last = ground.last_day(rule.metric, actor.now)
+        return days_added(
+            ground.published, rule, edit.after, reported, first=ground.days_before(last, days), last=last,
+            promotions=seeds.promotions, references=seeds.references,
+        )  # fmt: skip
+
+    asked = ask(ground.published, rules.values(), reported, promotions=seeds.promotions, references=seeds.references)
+    return catching(asked, tried)
 
 
 def find(connection: Connection, number: int) -> ProposalRow:
@@ -268,11 +316,10 @@ def _must_be_open(row: ProposalRow) -> None:
 
 
 def _suggested(
-    ground: Ground, rules: Mapping[str, Rule], answers: pd.DataFrame, least: int
+    ground: Ground, rules: Mapping[str, Rule], answers: pd.DataFrame, names: Collection[str], least: int
 ) -> dict[str, list[Suggestion]]:
-    """Rule → what its answers suggest; rules with answers enough only."""
-    said = answers.loc[answers["outcome"].isin(("true", "false", "expected")), "rule"].value_counts()
-    chosen = [rule for name, rule in rules.items() if said.get(name, 0) >= least]
+    """Rule → what its answers suggest. `names`: the rules with answers enough."""
+    chosen = [rules[name] for name in names]
     judged = judged_alerts(
         ground.published, [rule for rule in chosen if rule.condition is None and rule.expr.family != "freshness"], answers,
         promotions=ground.seeds.promotions, references=ground.seeds.references,

@@ -44,7 +44,7 @@ def judged_alerts(
     start, until = _span(of_rules)
     errors: dict[str, str] = {}
     pieces = verdict_pieces(published, rules, start, until, errors=errors, promotions=promotions, references=references)
-    said = pd.concat([_plain(table.select(_COLUMNS)).to_pandas() for _, table in pieces], ignore_index=True)
+    said = pd.concat([plain(table.select(_COLUMNS)).to_pandas() for _, table in pieces], ignore_index=True)
     alerts = of_rules[["key", "rule", "dimension", "member", "outcome", "worst_tier", "first_period", "last_period"]]
     periods = alerts.merge(said, on=["rule", "dimension", "member"])
     within = periods["period_start"].between(periods["first_period"], periods["last_period"])
@@ -61,7 +61,7 @@ def judged_alerts(
     return found
 
 
-def _plain(table: pa.Table) -> pa.Table:
+def plain(table: pa.Table) -> pa.Table:
     """Texts as texts: dictionaries of verdicts may hold an entry twice, which pandas refuses."""
     import pyarrow as pa
 
@@ -86,7 +86,7 @@ def _one_row_each(rule: Rule, periods: pd.DataFrame, kinds: Mapping[date, str]) 
     import pandas as pd
 
     breaching = periods["tier"].isin(("yellow", "red"))
-    table = periods.assign(breaching=breaching, strength=_strengths(rule, periods))
+    table = periods.assign(breaching=breaching, strength=strengths(rule, periods))
     table["run"] = breaching.groupby([table["key"], (~breaching).groupby(table["key"]).cumsum()]).cumsum()
     # the strictest bound at which n periods in a row still breach: the best of the least strengths of n in a row
     least = table.groupby("key")["strength"].rolling(rule.hold, min_periods=rule.hold).min()
@@ -101,7 +101,7 @@ def _one_row_each(rule: Rule, periods: pd.DataFrame, kinds: Mapping[date, str]) 
     return found[found["run"] >= rule.hold].reset_index(drop=True)
 
 
-def _strengths(rule: Rule, periods: pd.DataFrame) -> pd.Series[float]:
+def strengths(rule: Rule, periods: pd.DataFrame) -> pd.Series[float]:
     """How far beyond yellow each period was; NaN where an override has bounds of its own."""
     scale = None if rule.yellow_if is None else scale_of(rule.yellow_if)
     if scale is None:

@@ -435,6 +435,21 @@ rule_proposals = sa.Table(
     comment="Changes of rules that answers suggest: what, why, what it would have changed, who decided, what came of it.",
 )
 
+missed_incidents = sa.Table(
+    "missed_incidents",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    _text("metric"),
+    _text("dimension"),
+    _text("member"),
+    sa.Column("starts_on", sa.Date, nullable=False),
+    sa.Column("ends_on", sa.Date, nullable=False),
+    _text("text"),
+    _text("who"),
+    sa.Column("at", Instant, nullable=False),
+    comment="Incidents that people report because nobody was told of them, or too late.",
+)
+
 audit_log = sa.Table(
     "audit_log",
     metadata,
