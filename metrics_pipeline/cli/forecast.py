@@ -109,7 +109,7 @@ def _make(
     from metrics_pipeline.access.reader import NotPublished
     from metrics_pipeline.forecasting import nightly
     from metrics_pipeline.forecasting.stored import Question
-    from metrics_pipeline.rules.seeds import read_seeds
+    from metrics_pipeline.rules.seeds import seeds_of
 
     library = door.known(door.library)
     if metric not in library:
@@ -132,7 +132,7 @@ def _make(
     state = published.metrics.get(metric)
     if state is None or state.is_absent:
         fail(f"{metric} is absent: {state.absent_en if state else 'it was never published'}")
-    seeds = read_seeds(door.settings.dbt_project_dir, door.settings.installation.timezone)
+    seeds = seeds_of(door.settings)
     until = None if origin is None else datetime.combine(origin + timedelta(days=1), time())
     made = nightly.make(published, Question(metric, by), seeds.promotions, horizon=days, until=until, model=model)
     if made is None:
@@ -243,7 +243,7 @@ def _risk(door: CliDoor, origin: date | None, service_level: float) -> tuple[Ris
     from metrics_pipeline.forecasting.replenish import propose
     from metrics_pipeline.forecasting.stockout import risk
     from metrics_pipeline.forecasting.supply import STOCK
-    from metrics_pipeline.rules.seeds import read_seeds
+    from metrics_pipeline.rules.seeds import seeds_of
 
     try:
         published = door.published()
@@ -255,7 +255,7 @@ def _risk(door: CliDoor, origin: date | None, service_level: float) -> tuple[Ris
         if not door.is_open:
             door.deny("read", STOCK, "sku", "*")
         fail("there is no stock by SKU to look at: the source has none, or nothing of it is given to you (无权限)")
-    seeds = read_seeds(door.settings.dbt_project_dir, door.settings.installation.timezone)
+    seeds = seeds_of(door.settings)
     found = risk(shelf, seeds.promotions)
     return found, {one.sku: one for one in propose(found, shelf, service_level=service_level)}
 

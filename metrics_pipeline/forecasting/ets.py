@@ -45,6 +45,8 @@ _SPARSE = 0.3
 _LEAST_ERRORS = 400
 """Errors of a class; with fewer it takes those of the whole panel."""
 _PRIOR_ERRORS = 15.0
+_FAR = 20.0
+"""Most mean errors that one error counts for: beside a year without any, a single spike would be a million of them."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,7 @@ def conformal(
     whole = mean_error(size, classes)
     for mine, other in (halves, halves[::-1]):
         measured = mean_error(size[:, other], classes)
-        scores[:, mine] = errors[:, mine] / measured[:, None, None]
+        scores[:, mine] = np.clip(errors[:, mine] / measured[:, None, None], -_FAR, _FAR)
     scores[~learned.known] = np.nan
     tables, vectors = [], []
     everything = _pool(scores)

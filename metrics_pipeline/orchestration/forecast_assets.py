@@ -14,7 +14,7 @@ from metrics_pipeline.orchestration.instance import WRITER_POOL
 from metrics_pipeline.orchestration.judging import CONFIDENTIAL
 from metrics_pipeline.orchestration.keys import FORECASTS_KEY, PUBLISHED_KEY, STOCKOUT_KEY
 from metrics_pipeline.orchestration.resources import Project
-from metrics_pipeline.rules.seeds import read_seeds
+from metrics_pipeline.rules.seeds import seeds_of
 from metrics_pipeline.warehouse.read import Published
 
 _PLOT_DAYS = 60
@@ -46,7 +46,7 @@ def build_forecast_assets(project: Project) -> list[dg.AssetsDefinition]:
         from metrics_pipeline.forecasting import nightly, stored
 
         published = Published.open(project.settings.published_dir)
-        seeds = read_seeds(project.settings.dbt_project_dir, project.settings.installation.timezone)
+        seeds = seeds_of(project.settings)
         asked = [
             (rule.metric, rule.dimension)
             for rule in project.ruleset.rules
@@ -93,7 +93,7 @@ def build_forecast_assets(project: Project) -> list[dg.AssetsDefinition]:
         shelf = nightly.read_shelf(published)
         if not shelf.skus:
             return dg.MaterializeResult(metadata={"skus": 0, "why": "this source has no stock"})
-        seeds = read_seeds(project.settings.dbt_project_dir, project.settings.installation.timezone)
+        seeds = seeds_of(project.settings)
         found = risk(shelf, seeds.promotions)
         orders = propose(found, shelf)
         version = stored.store(

@@ -60,6 +60,24 @@ def test_a_former_origin_stands_beside_what_came(run):
     assert all(row["actual"] == pytest.approx(1250, rel=0.2) for row in found["days"])
 
 
+def test_the_shops_own_calendar_is_foreseen(run, home, tmp_path, monkeypatch):
+    days = [FIRST + timedelta(days=day) for day in (40, 70, DAYS + 2)]
+    shop, target = Shop(), tmp_path / "home"
+    shop.add("gmv", [1000.0 * (3 if FIRST + timedelta(days=day) in days else 1) for day in range(DAYS)])
+    write_installation(target, Installation(timezone="UTC"))
+    shop.publish(target / "warehouse" / "published")
+    (tmp_path / "_calendar.yml").write_text(
+        "events:\n  - {event: member_day, name_zh: 会员日, name_en: Members' day, affects: {}, phases: {main: 0}, "
+        f"falls_on: [{', '.join(map(str, days))}]}}\n",
+        "utf-8",
+    )
+    monkeypatch.setenv("METRICS_RULES_DIR", str(tmp_path))
+    monkeypatch.setenv("METRICS_HOME", str(target))
+    found = json.loads(CliRunner().invoke(app, ["forecast", "gmv", "--days", "5", "--json"]).stdout)
+    means = [row["mean"] for row in found["days"]]
+    assert means[2] > 1.8 * max(means[:2] + means[3:])
+
+
 @pytest.mark.parametrize("suffix", ["svg", "png"])
 def test_it_is_drawn_to_a_file(run, tmp_path, suffix):
     target = tmp_path / f"gmv.{suffix}"

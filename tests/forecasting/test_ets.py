@@ -153,3 +153,10 @@ def test_the_global_model_learns_what_series_have_in_common():
         errors[name] = np.mean(gaps)
         assert 0.7 <= np.mean(held) <= 0.9
     assert errors["boosted"] < 0.98 * errors["ets"]
+
+
+def test_two_spikes_of_a_series_that_never_moved_do_not_become_its_mean():
+    values = np.full((1, 100), 1000.0)
+    values[0, [40, 70]] = 3000.0
+    made = forecast(values, Days.ordinary(FIRST, 107), 7)
+    assert np.abs(made.mean / 1000.0 - 1.0).max() < 0.2
