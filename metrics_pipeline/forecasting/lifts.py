@@ -20,11 +20,9 @@ from metrics_pipeline.forecasting.smoothing import States, nan_mean, nan_median
 
 Floats = NDArray[np.float64]
 
-YEAR_SPREAD = {
-    "main": 0.16, "holiday": 0.10, "after": 0.07, "presale": 0.09, "season": 0.06, "campaign": 0.10, "before": 0.07,
-    "workday": 0.06,
-}  # fmt: skip
-"""How far the lift of a day is from that of the same day a year before (standard deviation, log), until the panel shows it."""
+YEAR_SHARE, YEAR_LEAST = 0.2, 0.05
+"""How far the lift of a day is from that of the same day a year before (standard deviation, log): this share of the lift, as a
+sale that doubles everything can miss by more than one that adds a tenth, and at least so much; until the panel shows it."""
 KIND_SPREAD = {
     "main": 0.35, "holiday": 0.20, "after": 0.12, "presale": 0.18, "season": 0.10, "campaign": 0.18, "before": 0.10,
     "workday": 0.10,
@@ -63,7 +61,7 @@ class Lifts:
     own_spread: Floats
     """(kinds,): what is left of the differences."""
     spread: dict[str, float]
-    """Kind → standard deviation between the years of the same day."""
+    """Kind → how many times `year_spread` the same day differed between the years."""
 
     @property
     def learned(self) -> Floats:
@@ -98,11 +96,13 @@ class Lifts:
         elsewhere = number[:start] != number[at]
         exact = same_event & (calendar.position[:start] == calendar.position[at]) & elsewhere
         if exact.any():
-            return float(self.common[exact].mean()), self.spread[kind] * float(np.sqrt(1 + 1 / exact.sum()))
+            level = float(self.common[exact].mean())
+            return level, self.spread[kind] * year_spread(level) * float(np.sqrt(1 + 1 / exact.sum()))
         same_kind = calendar.kind[:start] == calendar.kind[at]
         within = same_event & same_kind & (np.abs(calendar.position[:start] - calendar.position[at]) <= 3)
         if within.any():
-            return float(self.common[within].mean()), 1.4 * self.spread[kind]
+            level = float(self.common[within].mean())
+            return level, 1.4 * self.spread[kind] * year_spread(level)
         other = same_kind & seen
         if other.any():
             return float(np.median(self.common[other])), KIND_SPREAD[kind]
@@ -196,18 +196,22 @@ def _level_around(values: Floats, masked: States, days: Days) -> Floats:
     return np.asarray(np.where(np.isfinite(after), (1 - weight) * before + weight * after, before))
 
 
+def year_spread(lift: float) -> float:
+    """Standard deviation between the lifts of the same day in two years, before the panel shows it."""
+    return float(np.hypot(YEAR_LEAST, YEAR_SHARE * lift))
+
+
 def _spreads(common: Floats, days: Days) -> dict[str, float]:
-    """Kind → standard deviation between years, from the days that were seen at least twice, held toward the default."""
+    """Kind → spread between years in units of `year_spread`, from the days that were seen at least twice, held toward 1."""
     found = {}
     for number, kind in enumerate(KINDS):
-        differences = []
+        squares = []
         of_kind = np.flatnonzero((days.kind == number) & np.isfinite(common))
         keys: dict[tuple[int, int], list[float]] = {}
         for at in of_kind:
             keys.setdefault((int(days.event[at]), int(days.position[at])), []).append(float(common[at]))
         for seen in keys.values():
-            differences += [later - earlier for earlier, later in pairwise(seen)]
-        own = float(np.mean(np.square(differences))) / 2 if differences else 0.0
-        weight = len(differences) / (len(differences) + _LEAST_PAIRS)
-        found[kind] = float(np.sqrt(weight * own + (1 - weight) * YEAR_SPREAD[kind] ** 2))
+            squares += [((b - a) / year_spread((a + b) / 2)) ** 2 / 2 for a, b in pairwise(seen)]
+        weight = len(squares) / (len(squares) + _LEAST_PAIRS)
+        found[kind] = float(np.sqrt(weight * np.mean(squares) + 1 - weight)) if squares else 1.0
     return found

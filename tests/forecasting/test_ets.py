@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from metrics_pipeline.forecasting import boosting
-from metrics_pipeline.forecasting.days import Days
+from metrics_pipeline.forecasting.days import KINDS, Days
 from metrics_pipeline.forecasting.ets import LEVELS, forecast
 from metrics_pipeline.forecasting.smoothing import smooth
 
 sys.path.insert(0, str(Path(__file__).parent))
-from series import FIRST, wandering_shop
+from series import FIRST, sale_days, wandering_shop
 
 LOW, MIDDLE, HIGH = (LEVELS.index(level) for level in (0.1, 0.5, 0.9))
 AHEAD = 14
@@ -46,6 +46,21 @@ def test_a_sale_seen_last_year_is_expected_this_year_and_the_dip_after_it(shop):
     assert np.all(np.abs(of_day - 1) < 0.25)
     assert np.nanmean(np.abs(actual - made.median)) < 0.5 * np.nanmean(np.abs(actual - without.median))
     assert inside(made, actual[:, :2]) > 0.6
+
+
+def test_a_sale_that_doubles_everything_is_less_certain_than_one_that_adds_a_tenth():
+    days = 830
+    calendar = Days.of(sale_days(FIRST, days), FIRST, days)
+    is_main = calendar.kind == KINDS.index("main")
+    last = int(np.flatnonzero(is_main)[-1])
+
+    def width(lift):
+        mean = np.broadcast_to(400 * np.where(is_main, lift, 1.0), (40, days))
+        values = np.random.default_rng(2).poisson(mean).astype(float)
+        made = forecast(values[:, : last - 3], calendar, AHEAD).quantiles[:, 3]
+        return float(np.median(np.log(made[:, HIGH] / made[:, LOW])))
+
+    assert width(2.5) > 2 * width(1.1)
 
 
 def test_the_future_is_not_looked_at(shop):
