@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from metrics_pipeline.access.model import SENSITIVE
 from metrics_pipeline.alerts.lineage import LAYERS
 from metrics_pipeline.alerts.notice import (
     WORST,
@@ -144,7 +145,7 @@ def compose_notice(
         incident=telling.incident,
         contributors=tuple(
             _slice(one, "ongoing", one.tier, cards, card)
-            for one in sorted(telling.contributors, key=severity)[:CONTRIBUTORS]
+            for one in sorted(telling.contributors, key=lambda one: _weight(one, cards))[:CONTRIBUTORS]
         ),
         contributing=len(telling.contributors),
         versions=tuple(
@@ -185,6 +186,13 @@ def _height(member: Member, cards: Mapping[str, RuleCard]) -> tuple[int, int, tu
     card = cards.get(member.rule)
     dimensions = 0 if member.dimension in ("all", "") else len(member.dimension.split("|"))
     return -LAYERS.get(card.layer if card is not None else "", 0), dimensions, severity(member)
+
+
+def _weight(member: Member, cards: Mapping[str, RuleCard]) -> tuple[int, bool, float, str]:
+    """The worst first; of confidential metrics by name, since which ones are listed is told to people who see no numbers."""
+    tier, excess, name = severity(member)
+    is_sensitive = member.rule in cards and cards[member.rule].sensitivity == SENSITIVE
+    return tier, is_sensitive, 0.0 if is_sensitive else excess, name
 
 
 def _ended_order(member: Member) -> tuple[int, float, str]:

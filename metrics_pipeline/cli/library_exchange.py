@@ -219,13 +219,17 @@ def _exported(door: CliDoor, catalogue: Catalogue, wanted: Sequence[str]) -> lis
     for name in wanted:
         if name not in known:
             usage(f"there is no metric {name!r}{nearest(name, known)}; `metrics library list`")
-        for one in with_inputs(catalogue, [name]):
+        parts = with_inputs(catalogue, [name])
+        for one in parts:
             door.require("export", one)
+        if not all(map(door.viewer.reading.knows, parts)):
+            door.deny("export", name)
+            fail(f"{name} is made of something that {door.viewer.person} may not see (无权限)")
     if wanted:
         return list(wanted)
     door.require("export")
     rights = door.viewer.rights("export")
-    given = {name for name in known if rights.decide(name).is_allowed}
+    given = {name for name in known if rights.decide(name).is_allowed}  # of what they may know of
     names = [name for name in catalogue.metrics if given.issuperset(with_inputs(catalogue, [name]))]
     if not names:
         fail(f"{door.viewer.person} may export no metric with all that it is made of (无权限)")

@@ -97,12 +97,12 @@ def masked(notice: Notice, sight: Sight) -> Notice:
         return sight.level(one.rule or notice.rule.id, one.dimension, one.member)
 
     def shown(slices: tuple[Slice, ...]) -> tuple[Slice, ...]:
-        found = [
-            one if level(one) == Level.EXACT and sight.shows_shares(one.instance) else without_numbers(one)
-            for one in slices
-            if level(one) > Level.DENIED
-        ]
-        return _by_name(found) if any(one not in slices for one in found) else tuple(found)
+        known = [one for one in slices if level(one) > Level.DENIED]
+        exact = [one for one in known if level(one) == Level.EXACT and sight.shows_shares(one.instance)]
+        if len(exact) == len(known):
+            return tuple(known)
+        # Also where there is no number to take away: their order came of numbers.
+        return _by_name(one if one in exact else without_numbers(one) for one in known)
 
     slices, parts, contributors = map(shown, (notice.slices, notice.parts, notice.contributors))
     own = [one for one in slices if not one.rule]
@@ -127,7 +127,9 @@ def masked(notice: Notice, sight: Sight) -> Notice:
 def _by_name(slices: Iterable[Slice]) -> tuple[Slice, ...]:
     """What fires first, red first, then by name: an order by badness tells which value is worse."""
     return tuple(
-        sorted(slices, key=lambda one: (one.change not in _FIRING, -RANK[one.tier], one.dimension, one.member))
+        sorted(
+            slices, key=lambda one: (one.change not in _FIRING, -RANK[one.tier], one.dimension, one.member, one.rule)
+        )
     )
 
 

@@ -146,13 +146,18 @@ class _Outcome:
     skipped: int = 0
     failures: list[DbtFailure] = field(default_factory=list)
     warnings: list[DbtFailure] = field(default_factory=list)
+    of_batches: dict[str, str] = field(default_factory=dict)
+    """Node → what stopped one of its batches: the result of the node itself says no more than "ERROR"."""
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Take one event of dbt's structured log."""
         name, data, message = event["info"]["name"], event["data"], str(event["info"]["msg"]).strip()
         node = str(data.get("node_info", {}).get("unique_id", ""))
-        if name == "RunResultError":
-            self.failures.append(DbtFailure(node, message))
+        if name in _OF_BATCH:
+            self.of_batches[node] = _of_batch(node, str(data["exc"]))
+        elif name == "RunResultError":
+            is_told = message != _FAILED_BATCH
+            self.failures.append(DbtFailure(node, message if is_told else self.of_batches.get(node, message)))
         elif name == "MainEncounteredError":
             self.failures.append(DbtFailure("", str(data["exc"])))
         elif name == "RunResultWarningMessage":
@@ -166,7 +171,9 @@ class _Outcome:
 
 RESULTS = frozenset({"LogModelResult", "LogTestResult", "LogSeedResult"})
 """Events that say how one node ended."""
-_TAKEN = RESULTS | {"RunResultError", "MainEncounteredError", "RunResultWarningMessage", "StatsLine"}
+_FAILED_BATCH = "ERROR"
+_OF_BATCH = frozenset({"GenericExceptionOnRun", "CatchableExceptionOnRun"})
+_TAKEN = RESULTS | _OF_BATCH | {"RunResultError", "MainEncounteredError", "RunResultWarningMessage", "StatsLine"}
 _ONE_AT_A_TIME = threading.Lock()
 """dbt keeps flags, adapters and event loggers in the process: a second run waits for the first one."""
 
@@ -297,6 +304,12 @@ def _error(
     if not outcome.failures:
         lines.append("it ended without saying why")
     return DbtError("\n  ".join(lines))
+
+
+def _of_batch(node: str, text: str) -> str:
+    """What a batch failed with, under a headline that names the model as those of other failures do."""
+    headline, _, rest = text.removeprefix("Exception on worker thread.").strip().partition("\n")
+    return text if "(" in headline else f"{headline} in model ({node.rpartition('.')[2]})\n{rest}"
 
 
 def _told(failure: DbtFailure) -> str:

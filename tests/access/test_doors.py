@@ -76,6 +76,19 @@ PEOPLE = int(os.environ.get("METRICS_LEAK_PEOPLE", "1"))
 @given(given=grants, part=st.integers(0, PARTS - 1), variant=st.sampled_from(VARIANTS))
 @example(given=[(["read", "export"], [Selector("metric", "wombatpay")], {}, "hidden")], part=1, variant="metric")
 @example(given=[(["read", "compose"], [Selector("all")], {"region": [REGIONS[0]]}, "banded")], part=0, variant="region")
+@example(
+    given=[
+        (["read"], [Selector("layer", "operational")], {"region": [REGIONS[0]]}, "hidden"),
+        (["read"], [Selector("sensitivity", "confidential")], {}, "banded"),
+    ],
+    part=0,
+    variant="numbers",
+)
+@example(
+    given=[(["export"], [Selector("all")], {}, "hidden"), (["read"], [Selector("line", "trade")], {}, "banded")],
+    part=1,
+    variant="metric",
+)
 def test_no_door_tells_what_is_denied_nor_anything_that_depends_on_it(homes, given, part, variant):
     _ask(homes, given, part, [variant])
 

@@ -192,6 +192,17 @@ def test_a_failing_model_is_named_with_its_error_and_the_others_are_built(settin
 
 
 @pytest.mark.slow
+def test_a_model_whose_batch_fails_is_named_with_its_error(settings: Settings) -> None:
+    (settings.dbt_project_dir / "models/by_day.sql").write_text(
+        "{{ config(materialized='incremental', incremental_strategy='microbatch', event_time='day', batch_size='day', "
+        "begin='2025-01-01', lookback=0) }}\nselect timestamp '2025-11-08' as day, no_such_column as n",
+        "utf-8",
+    )
+    with pytest.raises(DbtError, match=r'\n  by_day: Binder Error: Referenced column "no_such_column"'):
+        run_dbt(settings, NIGHT)
+
+
+@pytest.mark.slow
 def test_a_project_that_cannot_be_parsed_is_explained(settings: Settings) -> None:
     (settings.dbt_project_dir / "models" / "gmv.sql").write_text("select * from {{ ref('paid') }}", "utf-8")
     with pytest.raises(DbtError, match=r"dbt parse failed\n.*'model.tiny.gmv' .* depends on a node named 'paid'"):
