@@ -519,7 +519,7 @@ class _Resolver:
         is_sum = node is None or _is_sum(node)
         return _build(
             definition,
-            formula=_composite_formula(definition, node),
+            formula=_composite_formula(definition, node, inputs[0].id),
             denominator=", ".join(formula_text(one, _dated(definition)) for one in divisors(node)) if node else "",
             inputs=tuple(source.id for source in inputs),
             slices=tuple(s for s in first.slices if all(s in other.slices for other in rest)),
@@ -628,9 +628,9 @@ def _leaf_formula(model: SemanticModel, measure: Measure) -> str:
     return f"{aggregate} of {model.fact} by {model.local_clock}"
 
 
-def _composite_formula(definition: MetricDefinition, node: Node | None) -> str:
-    if node is None:
-        return f"sum of {definition.measure} over {definition.window_days} days"
+def _composite_formula(definition: MetricDefinition, node: Node | None, first: str) -> str:
+    if node is None:  # by the metric and not its measure, which may be another one from a day on
+        return f"sum of {first} over {definition.window_days} days"
     if definition.kind == "ratio":
         return f"{definition.numerator} / {definition.denominator}"
     return formula_text(node, _dated(definition))

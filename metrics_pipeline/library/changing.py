@@ -11,7 +11,7 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,15 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from metrics_pipeline.library.catalogue import Catalogue
-from metrics_pipeline.library.definitions import Definitions, read_metric
+from metrics_pipeline.library.definitions import (
+    SEMANTIC_FILE,
+    Definitions,
+    MetricDefinition,
+    read_metric,
+    read_semantic_models,
+)
 from metrics_pipeline.library.formula import FormulaError, input_names, parse_formula
+from metrics_pipeline.library.measures import ChangeError, with_measure
 from metrics_pipeline.library.versions import TARGETS_FILE, Targets, read_targets, targets_of
 
 TEXT_FIELDS = ("label", "description")
@@ -28,14 +35,10 @@ META_FIELDS = (
     "name_zh", "definition_zh", "unit", "direction", "stage", "category", "owner", "business_line", "sensitivity",
     "freshness_hours",
 )  # fmt: skip
-FORMULA_FIELDS = ("formula", "numerator", "denominator", "measure", "days")
+FORMULA_FIELDS = ("formula", "numerator", "denominator", "measure", "expr", "days")
 TARGET = "target"
 FIELDS = (*FORMULA_FIELDS, *TEXT_FIELDS, *META_FIELDS, TARGET)
 _ID = r"[a-z][a-z0-9_]*"
-
-
-class ChangeError(ValueError):
-    """A change that cannot be made; the message says what is expected."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Change:
     after: Catalogue
     targets_before: Targets
     targets: Targets
+    others: Mapping[Path, str] = field(default_factory=dict)
+    """Other definitions that change with it, as they would be: the measures, and moving sums over the metric."""
 
     @property
     def changes_values(self) -> bool:
@@ -71,15 +76,20 @@ def change(project_dir: Path, metric: str, given: Mapping[str, str], effective: 
     known = before.metrics[metric]
     written = known.file.read_text("utf-8")
     fields = {name: value for name, value in given.items() if name != TARGET}
+    others: dict[Path, str] = {}
+    if "expr" in fields:
+        others[project_dir / SEMANTIC_FILE], fields["measure"] = _new_measure(before, metric, fields.pop("expr"))
     text = _edited(written, metric, lambda entry: _set(entry, fields, before)) if fields else written
-    after = _with(before, metric, text)
+    if "measure" in fields and before.written[metric].kind == "simple":
+        others |= _moving_sums(before, before.written[metric].measure or "", fields["measure"].strip())
+    after = _with(before, metric, text, others)
     if after.metrics[metric].version != known.version:
         if known.former and known.former[-1][0] >= effective:
             raise ChangeError(
                 f"{metric} changes on {known.former[-1][0]} already; let this change begin on a later day than that"
             )
         text = _edited(text, metric, lambda entry: _keep_former(entry, _entry(written, metric), effective))
-        after = _with(before, metric, text)
+        after = _with(before, metric, text, others)
     targets_text = None
     if TARGET in given:
         targets_text = _with_target(project_dir / TARGETS_FILE, metric, given[TARGET], effective)
@@ -88,7 +98,7 @@ def change(project_dir: Path, metric: str, given: Mapping[str, str], effective: 
         raise ChangeError(f"that is how {metric} is defined already; nothing would change")
     return Change(
         metric, known.file, text, targets_text, before, after, targets,
-        targets if targets_text is None else targets_of(targets_text),
+        targets if targets_text is None else targets_of(targets_text), others,
     )  # fmt: skip
 
 
@@ -108,21 +118,58 @@ def restatement(project_dir: Path, metric: str, first: date) -> Change:
         )
     text = _edited(known.file.read_text("utf-8"), metric, lambda entry: _move(entry, first))
     targets = read_targets(project_dir)
-    return Change(metric, known.file, text, None, before, _with(before, metric, text), targets, targets)
+    return Change(metric, known.file, text, None, before, _with(before, metric, text, {}), targets, targets)
 
 
-def _with(catalogue: Catalogue, metric: str, text: str) -> Catalogue:
-    """The catalogue with one metric's file replaced. Raises `DefinitionError`."""
-    known = catalogue.metrics[metric]
-    changed = read_metric(known.file, known.layer, text)
+def _with(catalogue: Catalogue, metric: str, text: str, others: Mapping[Path, str]) -> Catalogue:
+    """The catalogue with a metric's file, and others, replaced. Raises `DefinitionError`."""
     definitions = catalogue.definitions
+    drafts = {**others, catalogue.metrics[metric].file: text}
+    semantic = drafts.get(definitions.project_dir / SEMANTIC_FILE)
+
+    def now(one: MetricDefinition) -> MetricDefinition:
+        draft = drafts.get(one.file)
+        return one if draft is None else read_metric(one.file, one.layer, draft)
+
+    models = definitions.semantic_models
     return Catalogue.of(
         Definitions(
             definitions.project_dir,
-            definitions.semantic_models,
-            tuple(changed if one.id == metric else one for one in definitions.metrics),
+            models if semantic is None else read_semantic_models(definitions.project_dir, semantic),
+            tuple(map(now, definitions.metrics)),
         )
     )
+
+
+def _new_measure(catalogue: Catalogue, metric: str, expression: str) -> tuple[str, str]:
+    """The file of measures with one more beside that of a metric, and its name."""
+    definition = catalogue.written[metric]
+    if definition.kind != "simple" or definition.measure is None:
+        raise ChangeError(f"{metric} is {definition.kind}: it counts no column itself; set formula")
+    return with_measure(catalogue, definition.measure, expression)
+
+
+def _moving_sums(catalogue: Catalogue, former: str, measure: str) -> dict[Path, str]:
+    """The files of what sums or follows a measure when its metric has another one; it stays the sum of the metric."""
+    found = {}
+    for one in catalogue.definitions.metrics:
+        if one.conversion is not None and one.conversion.base_measure == former:
+            raise ChangeError(
+                f"{one.id} is a conversion that begins with {former}, and the definition of a conversion cannot change on "
+                "a day; compose a new metric instead"
+            )
+        pieces = (one, *(piece for _, piece in one.former))
+        if any(piece.kind == "cumulative" and piece.measure == former for piece in pieces):
+            found[one.file] = _edited(
+                one.file.read_text("utf-8"), one.id, lambda entry: _rename(entry, former, measure)
+            )
+    return found
+
+
+def _rename(entry: Any, former: str, measure: str) -> None:
+    for one in (entry, *entry["config"]["meta"].get("former", ())):
+        if one["type"] == "cumulative" and one["type_params"]["measure"] == former:
+            one["type_params"]["measure"] = measure
 
 
 def _edited(text: str, metric: str, edit: Callable[[Any], None]) -> str:

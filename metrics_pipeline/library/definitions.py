@@ -274,9 +274,18 @@ def read_definitions(project_dir: Path, drafts: Mapping[Path, str | None] | None
     return Definitions(project_dir, tuple(semantic_models), tuple(metrics))
 
 
-def _semantic_models(project_dir: Path, problems: list[Problem]) -> Iterator[SemanticModel]:
+def read_semantic_models(project_dir: Path, text: str) -> tuple[SemanticModel, ...]:
+    """The semantic models as they would be with this text. Raises `DefinitionError`."""
+    problems: list[Problem] = []
+    found = tuple(_semantic_models(project_dir, problems, text))
+    if problems:
+        raise DefinitionError(problems)
+    return found
+
+
+def _semantic_models(project_dir: Path, problems: list[Problem], text: str | None = None) -> Iterator[SemanticModel]:
     path = project_dir / SEMANTIC_FILE
-    for entry in _entries(path, "semantic_models", problems):
+    for entry in _entries(path, "semantic_models", problems, text):
         try:
             entities = {one.get("name"): one.get("expr") or one.get("name") for one in entry.get("entities") or ()}
             keys = [entities[one["name"]] for one in entry.get("entities") or () if one.get("type") == "primary"]

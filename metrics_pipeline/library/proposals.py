@@ -114,7 +114,7 @@ def propose(
             connection,
             metric=metric,
             changes=given,
-            base=_base(found.path),
+            base=_base(found),
             definition=after,
             diff=difference(before, after),
             version=found.after.metrics[metric].version,
@@ -130,9 +130,10 @@ def propose(
 def reviewed(project_dir: Path, row: ProposalRow) -> Change:
     """The change of a proposal against the files of today. Raises `ProposalError` when they have moved on since."""
     found = change(project_dir, row.metric, row.changes, row.effective_from)
-    if _base(found.path) != row.base:
+    if _base(found) != row.base:
+        files = " or ".join(path.name for path in (found.path, *found.others))
         raise ProposalError(
-            f"{found.path.name} has changed since proposal {row.id} was made; propose it again with what it says now"
+            f"{files} has changed since proposal {row.id} was made; propose it again with what it says now"
         )
     return found
 
@@ -247,8 +248,9 @@ def _carry_out(
     record(connection, states(found.before, found.targets_before), now=now)
     versions = record(connection, states(found.after, found.targets), now=now, reason=reason)
     files = {path: text for path, text in generated_files(found.after).items() if _differs(path, text)}
-    if _differs(found.path, found.text):
-        files[found.path] = found.text
+    for path, text in {**found.others, found.path: found.text}.items():
+        if _differs(path, text):
+            files[path] = text
     if found.targets_text is not None:
         files[found.after.definitions.project_dir / TARGETS_FILE] = found.targets_text
     return tuple(versions), files
@@ -308,8 +310,9 @@ def _newest(catalogue: Catalogue, targets: Targets, metric: str) -> State:
     return next(one for one in states(catalogue, targets) if one.metric == metric and one.is_newest)
 
 
-def _base(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+def _base(found: Change) -> str:
+    """What the files that it changes said."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in (found.path, *found.others))).hexdigest()[:12]
 
 
 def _audit(
