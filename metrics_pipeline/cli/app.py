@@ -41,6 +41,7 @@ from metrics_pipeline.cli import (
     library_compose,
     library_exchange,
     library_lineage,
+    library_review,
     library_site,
     library_versions,
     missed,
@@ -109,6 +110,7 @@ app.add_typer(api.app, name="api")
 diagnose.add_to(app)
 library_versions.add_to_library(library.app)
 library_changes.add_to_library(library.app)
+library_review.add_to_library(library.app)
 library_lineage.add_to_library(library.app)
 forecast.add_to(app)
 silences.add_to_alerts(alerts.app)

@@ -32,17 +32,14 @@ from metrics_pipeline.cli.output import (
 from metrics_pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from metrics_pipeline.cli.door import CliDoor
+    from metrics_pipeline.library.catalogue import Catalogue
     from metrics_pipeline.library.changing import Change
-    from metrics_pipeline.library.preview import Preview
     from metrics_pipeline.library.proposals import Actor, Applied
     from metrics_pipeline.orchestration.in_process import RunOutcome
-    from metrics_pipeline.rules.what_if import Firing
     from metrics_pipeline.store.metric_versions import ProposalRow
 
-BARS = "▁▂▃▄▅▆▇█"
+FROM_THE_NIGHT = "from the next night on, for the days that it builds; days before keep what was shown"
 NumberArgument = Annotated[int, typer.Argument(help="Number of the proposal.")]
 WhyOption = Annotated[str, typer.Option("--why", help="Why, for whoever reads the history later.")]
 EffectiveOption = Annotated[
@@ -57,12 +54,12 @@ def add_to_library(app: typer.Typer) -> None:
         epilog="Examples: [bold]metrics library propose refund_rate --set 'formula=refunded_orders / orders_placed' "
         "--effective 2026-12-01 --why 'cash on delivery has no payment'[/bold] · "
         "[bold]metrics library propose refund_rate --set owner=finance --why 'moved team'[/bold] · "
+        "[bold]metrics library propose units_sold --set 'expr=case when quantity > 0 then quantity else 0 end' --why 'returns'[/bold] · "
         "[bold]metrics library propose refund_rate --set target=0.04 --effective 2027-01-01 --why 'new year'[/bold]",
     )(library_propose)
     app.command("proposals", epilog="Examples: [bold]metrics library proposals[/bold] · [bold]… --all --json[/bold]")(
         library_proposals
     )
-    app.command("review", epilog="Example: [bold]metrics library review 3[/bold]")(library_review)
     app.command("approve", epilog="Example: [bold]metrics library approve 3 --note 'agreed with finance'[/bold]")(
         library_approve
     )
@@ -77,26 +74,39 @@ def add_to_library(app: typer.Typer) -> None:
     )(library_restate)
 
 
-def library_propose(
+def library_propose(  # noqa: PLR0917 - options of a command
     metric: MetricArgument,
-    given: Annotated[
-        list[str], typer.Option("--set", metavar="FIELD=VALUE", help="What is to change; may be repeated.")
-    ],
     why: WhyOption,
+    given: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="What is to change; may be repeated.")
+    ] = None,
+    in_files: Annotated[
+        bool, typer.Option("--in-files", help="What was changed in files: a fact, a measure, a formula.")
+    ] = False,
     effective: EffectiveOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Propose to change a metric from a day on; earlier days keep their definition. Shows what would change."""
+    """Propose to change a metric from a day on; earlier days keep their definition. Shows what would change.
+
+    With --in-files, what is changed already: it begins with the next night, with who, why and approval on record.
+    """
     from metrics_pipeline.library.proposals import propose
 
     settings = load_settings()
     find_metric(open_catalogue(settings), metric)
     require_metric(settings, metric, "compose")
+    if in_files:
+        if given or effective:
+            usage("--in-files proposes what the files say, from the next night on: leave --set and --effective out")
+        _propose_in_files(settings, metric, why, as_json=as_json)
+        return
+    if not given:
+        usage("say what is to change with --set FIELD=VALUE, or --in-files for what was changed in files")
     changes = dict(_pair(one) for one in given)
     _may_name(settings, changes)
     shown = _shown_until(settings, metric)
     day = parse_day(effective, "--effective") or shown or datetime.now(settings.zone).date() + timedelta(days=1)
-    with _told(), opened_store(settings) as store:
+    with told(), opened_store(settings) as store:
         number, found = propose(
             store,
             _actor(settings),
@@ -118,6 +128,25 @@ def library_propose(
     say(f"Next: [bold]metrics library review {number}[/bold] shows it on history; its owner approves it.")
 
 
+def _propose_in_files(settings: Settings, metric: str, why: str, *, as_json: bool) -> None:
+    from metrics_pipeline.library.file_changes import propose_in_files
+
+    expected = _shown_until(settings, metric) or datetime.now(settings.zone).date() + timedelta(days=1)
+    with told(), opened_store(settings) as store:
+        number, found = propose_in_files(
+            store, _actor(settings), settings.dbt_project_dir, metric, why=why, expected=expected
+        )
+    if as_json:
+        print_json({"proposal": number, "metric": metric, "effective_from": None, "diff": found.diff,
+                    "changes_values": True, "affected": found.affected})  # fmt: skip
+        return
+    typer.echo(f"proposal {number}: {metric}, {FROM_THE_NIGHT}")
+    show_diff("What changes", dict(found.diff))
+    say(
+        f"Next: [bold]metrics library review {number}[/bold] shows it on history; its owner approves it before that night."
+    )
+
+
 def library_proposals(
     metric: Annotated[str | None, typer.Option(help="Only of this metric.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Those that are applied or rejected, too.")] = False,
@@ -137,8 +166,10 @@ def library_proposals(
             "proposal": str(row.id),
             "metric": row.metric,
             "state": row.state,
-            "from": str(row.effective_from),
-            "changes": ", ".join(f"{name}={value}" for name, value in row.changes.items()),
+            "from": "next night" if is_in_files(row) and row.state != "applied" else str(row.effective_from),
+            "changes": "as in files"
+            if is_in_files(row)
+            else ", ".join(f"{name}={value}" for name, value in row.changes.items()),
             "by": row.who,
             "why": row.why,
             "decided by": row.decided_by,
@@ -147,73 +178,6 @@ def library_proposals(
         for row in rows
     ]
     print_table("Proposals", shown)
-
-
-def library_review(
-    number: NumberArgument,
-    days: Annotated[int, typer.Option(help="Days of history that are computed anew.")] = 90,
-    as_json: JsonOption = False,
-) -> None:
-    """Show a proposal: what changes, the last 90 days old against new, what depends on it, what its rules would have fired."""
-    from metrics_pipeline.library.facts import PreviewError
-    from metrics_pipeline.library.preview import preview
-    from metrics_pipeline.library.proposals import reviewed
-    from metrics_pipeline.rules.load import load_rules
-    from metrics_pipeline.rules.seeds import seeds_of
-    from metrics_pipeline.rules.what_if import firings
-
-    settings = load_settings()
-    row = _proposal(settings, number)
-    with _told():
-        found = None if row.state in {"applied", "rejected"} else reviewed(settings.dbt_project_dir, row)
-    looked: Preview | None = None
-    fired: list[Firing] = []
-    unseen = ""
-    if found is not None and found.changes_values:
-        try:
-            with opened_door(settings) as door:
-                published, counted = door.published(), door.counted(found.before)
-            looked = preview(published, found.after, row.metric, days=days, facts=counted)
-            seeds = seeds_of(settings)
-            rules = load_rules(settings.rules_dir, found.before, seeds).rules
-            fired = firings(
-                published, found.after, row.metric, rules, start=looked.start, until=looked.until,
-                promotions=seeds.promotions, references=seeds.references, facts=counted,
-            )  # fmt: skip
-        except PreviewError as error:
-            unseen = str(error)
-    affected = _affected(found)
-    if as_json:
-        print_json(
-            {
-                **row._asdict(),
-                "affected": affected,
-                "preview": None if looked is None else _preview_json(looked),
-                "no_preview": unseen or None,
-                "alerts": [
-                    {"rule": one.rule, "before": _counts(one.before), "after": _counts(one.after)} for one in fired
-                ],
-            }
-        )
-        return
-    say(f"[bold]Proposal {row.id}[/bold]: {row.metric} from {row.effective_from} on, {row.state}")
-    say(f"by {row.who} on {row.at.astimezone(settings.zone):%Y-%m-%d %H:%M}: {row.why}")
-    if row.decided_by:
-        say(f"{row.state} after a decision of {row.decided_by}{f': {row.note}' if row.note else ''}")
-    show_diff("What changes", {name: list(pair) for name, pair in row.diff.items()})
-    if affected:
-        say(f"Changes with it: {', '.join(affected)}")
-    if unseen:
-        say(f"No preview: {unseen}")
-    if looked is not None:
-        _show_preview(looked)
-    if fired:
-        rows = [
-            {"rule": one.rule, **{f"{when} {name}": value for when, of in (("before", one.before), ("after", one.after))
-             for name, value in _counts(of).items()}}
-            for one in fired
-        ]  # fmt: skip
-        print_table("What its rules would have fired in these days", rows, numbers=[*rows[0]][1:])
 
 
 def library_approve(
@@ -239,8 +203,8 @@ def library_apply(number: NumberArgument, effective: EffectiveOption = None, as_
     from metrics_pipeline.library.proposals import apply
 
     settings = load_settings()
-    with _told(), opened_store(settings) as store:
-        row = _proposal(settings, number, "approve")
+    with told(), opened_store(settings) as store:
+        row = find_proposal(settings, number, "approve")
         done = apply(
             store, _actor(settings), settings.dbt_project_dir, number,
             effective=parse_day(effective, "--effective"), shown_until=_shown_until(settings, row.metric),
@@ -267,7 +231,7 @@ def library_restate(
         require_operator(settings)
     day = parse_day(first, "--from")
     assert day is not None
-    with _told(), opened_store(settings) as store:
+    with told(), opened_store(settings) as store:
         done = restate(
             store, _actor(settings), settings.dbt_project_dir, metric, first=day, why=why, owner=found.owner,
             owners=_owners(settings, found.owner), shown_until=_shown_until(settings, metric),
@@ -302,12 +266,12 @@ def _rebuild(settings: Settings, metric: str, days: tuple[date, date], why: str)
     return outcome
 
 
-def _proposal(settings: Settings, number: int, action: str = "read") -> ProposalRow:
+def find_proposal(settings: Settings, number: int, action: str = "read") -> ProposalRow:
     """A proposal; one about what the user may not know of is as unknown to them as one that is not there."""
     from metrics_pipeline.library.proposals import ProposalError
     from metrics_pipeline.store.metric_versions import proposal
 
-    with _told(), opened_door(settings) as door:
+    with told(), opened_door(settings) as door:
         with door.store.reading() as connection:
             row = proposal(connection, number)
         if row is not None and not _knows(door, row):
@@ -328,7 +292,6 @@ def _knows(door: CliDoor, row: ProposalRow) -> bool:
 def _may_name(settings: Settings, changes: Mapping[str, str]) -> None:
     """End when a formula names a metric or a measure that is not there, or that the user may not know of."""
     from metrics_pipeline.access.library import known_measures
-    from metrics_pipeline.library.catalogue import Catalogue
 
     with opened_door(settings) as door:
         if door.is_open:
@@ -348,8 +311,8 @@ def _decide(number: int, note: str, *, is_approved: bool, as_json: bool) -> None
     from metrics_pipeline.library.proposals import approve, reject
 
     settings = load_settings()
-    with _told(), opened_store(settings) as store:
-        row = _proposal(settings, number, "approve")
+    with told(), opened_store(settings) as store:
+        row = find_proposal(settings, number, "approve")
         owner = find_metric(open_catalogue(settings), row.metric).owner
         act = approve if is_approved else reject
         remark = act(store, _actor(settings), number, owner=owner, owners=_owners(settings, owner), note=note)
@@ -358,7 +321,9 @@ def _decide(number: int, note: str, *, is_approved: bool, as_json: bool) -> None
         print_json({"proposal": number, "state": word, "by": settings.user, "remark": remark})
         return
     typer.echo(f"proposal {number} is {word}{f' ({remark})' if remark else ''}")
-    if is_approved:
+    if is_approved and is_in_files(row):
+        say("The next night begins the new version, with this approval on record; commit the files.")
+    elif is_approved:
         say(f"Next: [bold]metrics library apply {number}[/bold]")
 
 
@@ -397,78 +362,21 @@ def _show_applied(
         say(f"These days are not computed anew, run {rebuilt.run_id} failed: mend it, then [bold]{rebuild}[/bold].")
 
 
-def _show_preview(found: Preview) -> None:
-    say(
-        f"{found.metric}, {found.start} to {found.until - timedelta(days=1)}: {found.different:,} of {found.compared:,} values differ"
-        f"{f', {found.only_old:,} have no new one' if found.only_old else ''}"
-        f"{f', {found.only_new:,} are new' if found.only_new else ''}"
-    )
-    low, high = _range(found.daily)
-    for name in ("old", "new"):
-        typer.echo(f"  {name} {_plot(found.daily[name], low, high)}")
-    newest = found.daily.tail(7)
-    days = [
-        {"day": f"{row.period_start:%Y-%m-%d}", "old": _number(row.old), "new": _number(row.new)}
-        for row in newest.itertuples()
-    ]
-    print_table("The total of the last days", days, numbers=("old", "new"))
-    rows = [
-        {"slice": "all" if row.dimension == "all" else f"{row.dimension}={row.member}", "days": row.days,
-         "old mean": _number(row.old), "new mean": _number(row.new), "difference": _number(row.difference)}
-        for row in found.slices.itertuples()
-    ]  # fmt: skip
-    if rows:
-        print_table("Slices that differ most", rows, numbers=("days", "old mean", "new mean", "difference"))
+def is_in_files(row: ProposalRow) -> bool:
+    """Whether a proposal is about what is changed already."""
+    from metrics_pipeline.library.recording import IN_FILES
+
+    return IN_FILES in row.changes
 
 
-def _range(daily: pd.DataFrame) -> tuple[float, float]:
-    both = daily[["old", "new"]]
-    return float(both.min().min()), float(both.max().max())
-
-
-def _plot(values: pd.Series[Any], low: float, high: float) -> str:
-    """A value a character, on a common scale; a gap is a blank."""
-    span = (high - low) or 1.0
-    return "".join(
-        " " if value != value else BARS[min(int((value - low) / span * len(BARS)), len(BARS) - 1)]  # noqa: PLR0124
-        for value in values.astype(float)
-    )
-
-
-def _preview_json(found: Preview) -> dict[str, Any]:
-    return {
-        "from": found.start.isoformat(),
-        "until": found.until.isoformat(),
-        "compared": found.compared,
-        "different": found.different,
-        "only_old": found.only_old,
-        "only_new": found.only_new,
-        "daily": [
-            {"day": f"{row.period_start:%Y-%m-%d}", "old": _number(row.old), "new": _number(row.new)}
-            for row in found.daily.itertuples()
-        ],
-        "slices": [
-            {"dimension": row.dimension, "member": row.member, "days": row.days, "old": _number(row.old),
-             "new": _number(row.new)}
-            for row in found.slices.itertuples()
-        ],
-    }  # fmt: skip
-
-
-def _counts(found: Any) -> dict[str, int]:
-    return {"yellow": found.yellow, "red": found.red, "episodes": found.episodes}
-
-
-def _affected(found: Change | None) -> list[str]:
+def affected_by(found: Change) -> list[str]:
     """The metrics whose version changes with the change, in the order of the pyramid."""
-    if found is None:
-        return []
     before, after = found.before.metrics, found.after.metrics
     return [name for name in after if name != found.metric and after[name].spans != before[name].spans]
 
 
 def _change_json(found: Change) -> dict[str, Any]:
-    return {"diff": _diff(found), "changes_values": found.changes_values, "affected": _affected(found)}
+    return {"diff": _diff(found), "changes_values": found.changes_values, "affected": affected_by(found)}
 
 
 def _diff(found: Change) -> dict[str, list[Any]]:
@@ -510,15 +418,11 @@ def _shown_until(settings: Settings, metric: str) -> date | None:
     return state.complete_until.date() if state is not None and state.complete_until is not None else None
 
 
-def _number(value: Any) -> float | None:
-    return None if value is None or value != value else float(value)  # noqa: PLR0124
-
-
 @contextmanager
-def _told() -> Iterator[None]:
+def told() -> Iterator[None]:
     """What cannot be done ends with its message and exit code 1; what is asked wrongly with 2. Nothing unknown is named."""
-    from metrics_pipeline.library.changing import ChangeError
     from metrics_pipeline.library.definitions import DefinitionError
+    from metrics_pipeline.library.measures import ChangeError
     from metrics_pipeline.library.proposals import ProposalError
 
     try:

@@ -16,8 +16,8 @@ import duckdb
 
 from metrics_pipeline.library.catalogue import Catalogue, Metric
 from metrics_pipeline.library.compile import cube_call, metric_call
-from metrics_pipeline.library.definitions import dimensions_of
-from metrics_pipeline.library.rendering import render
+from metrics_pipeline.library.definitions import SEMANTIC_FILE, dimensions_of
+from metrics_pipeline.library.rendering import render, render_model
 from metrics_pipeline.warehouse.build import BuildError, BuildLocked, connect_build
 from metrics_pipeline.warehouse.quoting import literal
 
@@ -42,6 +42,8 @@ class FactsReader:
     shown: Callable[[Sequence[str]], str] = lambda _measures: "true"
     """Measures → an SQL condition over `dimension` and `member`: the slices of counts of them that may be shown."""
     distinct: str = "exact"
+    is_fresh: bool = False
+    """Facts are computed by their SQL as the files have it, instead of read as the last night built them."""
 
     def values(self, catalogue: Catalogue, metric_id: str, start: date, until: date) -> pa.Table:
         """Day values for [start, until), without slices by SKU.
@@ -52,8 +54,11 @@ class FactsReader:
         project = catalogue.definitions.project_dir
         slices = tuple(name for name in metric.slices if "sku" not in dimensions_of(name))
         first = start - timedelta(days=_FILL_DAYS)
+        # What follows an event of the last days lies after them.
+        made = self._made(catalogue, metric_id, first, until + timedelta(days=metric.settle_days + 1))
         cube = render(
-            project, cube_call(catalogue, metric_id, slices), ref=_table, start=first, until=until, distinct=self.distinct
+            project, cube_call(catalogue, metric_id, slices), ref=lambda name: made.get(name) or _table(name),
+            start=first, until=until, distinct=self.distinct,
         )  # fmt: skip
         sql = render(
             project, metric_call(catalogue, metric_id, slices=slices),
@@ -64,6 +69,22 @@ class FactsReader:
             "SELECT period_start, grain, dimension, member, numerator, denominator, value "
             f"FROM ({sql}) WHERE {self.shown(measures_of(catalogue, metric_id))}",
         )
+
+    def _made(self, catalogue: Catalogue, metric_id: str, start: date, until: date) -> dict[str, str]:
+        """The facts behind a metric, computed anew; {} when they are read as they were built."""
+        measures = measures_of(catalogue, metric_id)
+        models = catalogue.definitions.semantic_models
+        facts = {model.fact for model in models for one in model.measures if one.name in measures}
+        folder = catalogue.definitions.project_dir / SEMANTIC_FILE.parent
+        return {
+            fact: "("
+            + render_model(
+                catalogue.definitions.project_dir, (folder / f"{fact}.sql").read_text("utf-8"), ref=_table, start=start,
+                until=until, distinct=self.distinct,
+            )
+            + ")"
+            for fact in (facts if self.is_fresh else ())
+        }  # fmt: skip
 
     def reach(self, metric: Metric) -> date:
         """The first day for which not all raw tables of a metric are complete. Raises `PreviewError`."""
@@ -108,4 +129,4 @@ def measures_of(catalogue: Catalogue, metric_id: str) -> tuple[str, ...]:
 
 
 def _table(model: str) -> str:
-    return f"facts.{model}"
+    return f"{'staging' if model.startswith('stg_') else 'facts'}.{model}"

@@ -75,7 +75,7 @@ def changed_in_files(catalogue: Catalogue, recorded: Mapping[str, str]) -> list[
         what = "its formula" if metric.inputs else "its measure or the fact behind it"
         follows = [one for one in catalogue.users(name) if one in changed]
         also = f", and so do {', '.join(follows)}" if follows else ""
-        how = "=NEW`" if metric.inputs else "=NEW`, with a measure NEW beside the old one in _semantic.yml"
+        field = "formula" if metric.inputs else "expr"
         found.append(
             Finding(
                 "warning",
@@ -83,8 +83,9 @@ def changed_in_files(catalogue: Catalogue, recorded: Mapping[str, str]) -> list[
                     metric,
                     f"{what} was changed in files, so it begins a new version ({recorded[name]} → {metric.version}) with "
                     f"the next night{also}; days that are rebuilt get it, and it has no first day",
-                    "Commit it if that is meant; to keep the old formula for earlier days, undo it and "
-                    f"`metrics library propose {name} --set {'formula' if metric.inputs else 'measure'}{how}",
+                    f"If that is meant, `metrics library propose {name} --in-files --why …` puts who, why and approval on "
+                    "record before that night; to keep the old formula for earlier days, undo it and "
+                    f"`metrics library propose {name} --set {field}=…`",
                 ),
             )
         )

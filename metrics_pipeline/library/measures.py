@@ -76,7 +76,8 @@ def _check(catalogue: Catalogue, fact: str, expression: str) -> None:
                 "comparisons, and/or/not, case, coalesce, nullif, + - * /"
             )
     sql = Columns(catalogue.definitions.project_dir).models.get(fact)
-    have = sqlglot.parse_one(sql, read="duckdb").named_selects if sql else []
+    query = sqlglot.parse_one(sql, read="duckdb") if sql else None
+    have = query.named_selects if isinstance(query, exp.Query) else []
     for column in parsed.find_all(exp.Column):
         if column.table or (have and column.name not in have):
             raise ChangeError(f"expr: {fact} has no column {column.sql()!r}; it has {', '.join(have)}")

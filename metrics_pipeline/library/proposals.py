@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection
 from metrics_pipeline.library.catalogue import Catalogue
 from metrics_pipeline.library.changing import Change, change, restatement
 from metrics_pipeline.library.compile import generated_files, stale_files
-from metrics_pipeline.library.recording import Reason, record
+from metrics_pipeline.library.recording import IN_FILES, Reason, record, record_files
 from metrics_pipeline.library.versions import TARGETS_FILE, State, Targets, difference, states
 from metrics_pipeline.store import audit
 from metrics_pipeline.store.database import Store
@@ -123,7 +123,9 @@ def propose(
             at=actor.now,
             why=why.strip(),
         )
-        _audit(connection, actor, "metric.propose", metric, proposal=number, changes=dict(given), effective=effective)
+        act_on_record(
+            connection, actor, "metric.propose", metric, proposal=number, changes=dict(given), effective=effective
+        )
     return number, found
 
 
@@ -166,7 +168,7 @@ def _decide(
         if not is_approved and actor.name == row.who:
             found = Standing(True, f"{actor.name} took it back")
         if not found.is_allowed:
-            _audit(connection, actor, action, row.metric, outcome="denied", proposal=number, reason=found.remark)
+            act_on_record(connection, actor, action, row.metric, outcome="denied", proposal=number, reason=found.remark)
         else:
             text = "; ".join(part for part in (note.strip(), found.remark) if part)
             decided = decide(
@@ -174,7 +176,7 @@ def _decide(
             )
             if not decided:
                 raise ProposalError(f"proposal {number} is {row.state} already, by {row.decided_by}")
-            _audit(connection, actor, action, row.metric, proposal=number, note=text)
+            act_on_record(connection, actor, action, row.metric, proposal=number, note=text)
     if not found.is_allowed:
         raise ProposalError(f"proposal {number} cannot be {state}: {found.remark}")
     return found.remark
@@ -192,13 +194,15 @@ def apply(
         if row.state != "approved":
             said = f"{row.state} by {row.decided_by or row.who}" if row.state != "proposed" else "not approved yet"
             raise ProposalError(f"proposal {number} is {said}; only an approved one can be applied")
+        if IN_FILES in row.changes:
+            raise ProposalError(f"proposal {number} is in the files already; the next night begins its version")
         row = row._replace(effective_from=effective or row.effective_from)
         found = reviewed(project_dir, row)
         _begins_after(found, row.effective_from, shown_until, "`metrics library apply --effective`")
         reason = Reason(row.who, row.why, row.id, row.decided_by)
         versions, files = _carry_out(connection, found, reason, actor.now)
         mark_applied(connection, number, who=actor.name, at=actor.now, effective_from=row.effective_from)
-        _audit(
+        act_on_record(
             connection, actor, "metric.apply", row.metric, proposal=number, effective=row.effective_from,
             version=found.after.metrics[row.metric].version,
         )  # fmt: skip
@@ -228,11 +232,13 @@ def restate(
     allowed = standing(owner, owners, proposer="", actor=actor.name)
     with store.writing(PURPOSE) as connection:
         if not allowed.is_allowed:
-            _audit(connection, actor, "metric.restate", metric, outcome="denied", reason=allowed.remark)
+            act_on_record(connection, actor, "metric.restate", metric, outcome="denied", reason=allowed.remark)
         else:
             reason = Reason(actor.name, f"restated from {first}: {why.strip()}", approved_by=actor.name)
             versions, files = _carry_out(connection, found, reason, actor.now)
-            _audit(connection, actor, "metric.restate", metric, first=first, why=why.strip(), remark=allowed.remark)
+            act_on_record(
+                connection, actor, "metric.restate", metric, first=first, why=why.strip(), remark=allowed.remark
+            )
             _write(files)
     if not allowed.is_allowed:
         raise ProposalError(f"{metric} cannot be restated: {allowed.remark}")
@@ -245,7 +251,7 @@ def _carry_out(
     """Record what was there and what comes; returns the new versions and the files to be written."""
     if stale := stale_files(found.before):
         raise ProposalError(f"{stale[0].name} does not follow from the definitions; run `metrics compile` first")
-    record(connection, states(found.before, found.targets_before), now=now)
+    record_files(connection, found.before, found.targets_before, now=now)
     versions = record(connection, states(found.after, found.targets), now=now, reason=reason)
     files = {path: text for path, text in generated_files(found.after).items() if _differs(path, text)}
     for path, text in {**found.others, found.path: found.text}.items():
@@ -315,8 +321,9 @@ def _base(found: Change) -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in (found.path, *found.others))).hexdigest()[:12]
 
 
-def _audit(
+def act_on_record(
     connection: Connection, actor: Actor, action: str, metric: str, *, outcome: audit.Outcome = "done", **details: Any
 ) -> None:
+    """A row of the audit log on the caller's transaction."""
     plain = {name: str(value) if isinstance(value, date) else value for name, value in details.items()}
     audit.record(connection, actor.caller, action, metric, now=actor.now, outcome=outcome, details=plain)

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 
 from sqlalchemy.engine import Connection
 
-from metrics_pipeline.library.versions import FIRST_SEEN, UNKNOWN_AUTHOR, UNPROPOSED, State, difference
-from metrics_pipeline.store.metric_versions import Seen, VersionRow, add_versions, newest_definitions, seen
+from metrics_pipeline.library.catalogue import Catalogue
+from metrics_pipeline.library.versions import FIRST_SEEN, UNKNOWN_AUTHOR, UNPROPOSED, State, Targets, difference, states
+from metrics_pipeline.store.metric_versions import (
+    ProposalRow,
+    Seen,
+    VersionRow,
+    add_versions,
+    mark_applied,
+    newest_definitions,
+    proposals,
+    seen,
+)
+
+IN_FILES = "in files"
+"""What a proposal changes whose change is in the files already: a fact's SQL, a measure, a formula without a first day."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +36,17 @@ class Reason:
 
 
 def record(
-    connection: Connection, states: Iterable[State], *, now: datetime, reason: Reason | None = None
+    connection: Connection,
+    states: Iterable[State],
+    *,
+    now: datetime,
+    reason: Reason | None = None,
+    reasons: Mapping[str, Reason] | None = None,
 ) -> list[VersionRow]:
     """Record every version that is not known yet, on the caller's transaction; returns what was added.
 
-    Without a `reason` they came with the files: the first version of a metric is "first seen", others are changes
-    without a proposal, whose author is in the history of the files.
+    Without a `reason` they came with the files: the first version of a metric is "first seen", others have the reason
+    that `reasons` gives for their metric, or are changes without a proposal, whose author is in the history of the files.
     """
     known = seen(connection)
     fresh: dict[str, list[State]] = {}
@@ -42,7 +60,11 @@ def record(
         former = before.get(metric)
         for state in found:
             number += 1
-            why = reason or Reason(UNKNOWN_AUTHOR, FIRST_SEEN if metric not in known else UNPROPOSED)
+            why = (
+                reason
+                or (reasons or {}).get(metric)
+                or Reason(UNKNOWN_AUTHOR, FIRST_SEEN if metric not in known else UNPROPOSED)
+            )
             definition = {**state.definition, "effective_from": _text(state.effective_from)}
             rows.append(
                 VersionRow(
@@ -63,6 +85,31 @@ def record(
             former = definition
     add_versions(connection, rows)
     return rows
+
+
+def record_files(connection: Connection, catalogue: Catalogue, targets: Targets, *, now: datetime) -> list[VersionRow]:
+    """Record what the files have, on the caller's transaction; changes that were proposed in files, and approved, with who
+    wanted them, why and by whose approval, and with them what follows from them. These proposals are applied then.
+    """
+    waiting = [one for one in proposals(connection, is_open=True) if _has_come(one, catalogue)]
+    reasons: dict[str, Reason] = {}
+    for one in waiting:
+        reason = Reason(one.who, one.why, one.id, one.decided_by)
+        for metric in (one.metric, *catalogue.users(one.metric)):
+            reasons.setdefault(metric, reason)
+    rows = record(connection, states(catalogue, targets), now=now, reasons=reasons)
+    begun = {(row.metric, row.version) for row in rows}
+    for one in waiting:
+        if (one.metric, one.version) in begun:
+            mark_applied(connection, one.id, who=one.who, at=now, effective_from=one.effective_from)
+    return rows
+
+
+def _has_come(row: ProposalRow, catalogue: Catalogue) -> bool:
+    """Whether a proposal in files is approved, and the files are what was approved."""
+    known = catalogue.metrics.get(row.metric)
+    is_approved = row.state == "approved" and IN_FILES in row.changes
+    return is_approved and known is not None and known.version == row.version
 
 
 def _is_new(state: State, known: list[Seen]) -> bool:

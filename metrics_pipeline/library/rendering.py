@@ -45,8 +45,15 @@ def render(
 
     `distinct`: how distinct things are counted, exact or approximate. Slices by SKU the caller leaves out of the call.
     """
+    return render_model(project_dir, f"{{{{ {call} }}}}", ref=ref, start=start, until=until, distinct=distinct)
+
+
+def render_model(
+    project_dir: Path, text: str, *, ref: Callable[[str], str], start: date, until: date, distinct: str = "exact"
+) -> str:
+    """The same of the whole text of a model, as a build of all its days."""
     macros = "\n".join((project_dir / name).read_text("utf-8") for name in _MACROS)
-    template = _environment().from_string(f"{macros}\n{{{{ {call} }}}}")
+    template = _environment().from_string(f"{macros}\n{text}")
     return template.render(
         {"return": _return},
         ref=lambda name: Relation(ref(name)),
@@ -55,6 +62,8 @@ def render(
         first_sku_period=_no_sku,
         invocation_args_dict={"event_time_start": f"{start}", "event_time_end": f"{until}"},
         model={},
+        config=lambda **_: "",
+        is_incremental=lambda: False,
     )
 
 

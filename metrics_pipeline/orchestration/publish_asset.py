@@ -11,8 +11,8 @@ from typing import Any
 import dagster as dg
 
 from metrics_pipeline.library.catalogue import Catalogue
-from metrics_pipeline.library.recording import record
-from metrics_pipeline.library.versions import read_targets, states
+from metrics_pipeline.library.recording import record_files
+from metrics_pipeline.library.versions import read_targets
 from metrics_pipeline.orchestration.instance import WRITER_POOL
 from metrics_pipeline.orchestration.keys import PUBLISHED_HOURLY_KEY, PUBLISHED_KEY
 from metrics_pipeline.orchestration.partitions import daily_partitions, hourly_partitions, window_of
@@ -82,11 +82,11 @@ def _publish(project: Project, window: Window, run_id: str) -> dg.MaterializeRes
 
 def record_versions(project: Project) -> int:
     """Record the versions of metrics that came with the files; returns how many were not known."""
-    found = states(Catalogue.of(project.catalogue.definitions), read_targets(project.settings.dbt_project_dir))
+    whole, targets = Catalogue.of(project.catalogue.definitions), read_targets(project.settings.dbt_project_dir)
     store = open_store(project.settings)
     try:
         with store.writing("versions") as connection:
-            return len(record(connection, found, now=project.now()))
+            return len(record_files(connection, whole, targets, now=project.now()))
     finally:
         store.close()
 

@@ -165,6 +165,8 @@ COMMANDS: Mapping[str, list[tuple[str, ...]]] = {
         ("quollshare", "--set", "formula=quollback / wombatin", "--why", "x", "--json"),
         ("quollshare", "--set", f"formula={ADDED}", "--why", "x"), ("wombatpay", "--set", "formula=numbatsum / wombatin", "--why", "x"),
         ("wombatpay", "--set", "name_zh=袋\u9f60\u9ee0", "--why", "x"), (ADDED, "--set", "owner=x", "--why", "x"),
+        ("quollback", "--set", "expr=is_first_refund and amount > 1", "--why", "x"), ("wombatpay", "--set", "expr=no_such", "--why", "x"),
+        ("wombatpay", "--in-files", "--why", "x"), ("quollshare", "--in-files", "--why", "x"), (ADDED, "--in-files", "--why", "x"),
     ],
     "doctor": [(), ("--json",)],
     "compile": [("--check",), ()],

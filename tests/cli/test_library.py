@@ -106,7 +106,7 @@ def test_a_changed_fact_is_told_before_the_night_with_all_that_follows(
     assert {one["severity"] for one in found} == {"warning"}
     (orders,) = (one for one in found if one["message"].startswith("refunded_orders"))
     assert "and so do refund_rate, order_health" in orders["message"]
-    assert "propose refunded_orders --set measure=NEW" in orders["mend"]
+    assert "propose refunded_orders --in-files" in orders["mend"] and "--set expr=" in orders["mend"]
     proposed = run("propose", "gmv", "--set", "owner=finance", "--why", "moved")
     assert proposed.exit_code == 0 and "refund_rate, order_health" in proposed.stderr
 

@@ -121,7 +121,7 @@ def test_a_measure_that_changed_meanwhile_is_not_overwritten(tmp_path: Path) -> 
     with store.reading() as connection:
         row = proposal(connection, number)
     assert row is not None
-    with pytest.raises(ProposalError, match="refunded_orders.yml or _semantic.yml has changed since"):
+    with pytest.raises(ProposalError, match=r"refunded_orders.yml or _semantic.yml has changed since"):
         reviewed(project, row)
     store.close()
 
