@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from metrics_pipeline.library.catalogue import Catalogue, Metric
     from metrics_pipeline.warehouse.read import Published
 
-MOST_SKUS, MOST_CAMPAIGNS = 3, 3
+MOST_SKUS, MOST_CAMPAIGNS, MOST_ELSEWHERE = 3, 3, 2
 LEAST_PART = 0.1
 """Of a change: what a sold-out SKU or a campaign must be able to make, by its usual share, to be worth a word."""
 LEAST_SHARE = 0.01
@@ -86,17 +86,21 @@ class Note:
 
 
 def promotions_on(days: Iterable[PromotionDay], change: Happening) -> list[Coinciding]:
-    """The promotions and holidays of the calendar that this day belongs to, one each; not those of other slices."""
+    """The promotions and holidays of the calendar that this day belongs to, one each; not those of other slices. Of events of some
+    slices that neither the slice nor a cause names, two at most, and none beside an event of the whole shop."""
     on = change.on
+    known = {name for one in (change.slice, *(cause.elements for cause in change.causes)) for name in one}
     by_event: dict[str, list[PromotionDay]] = {}
     for one in days:
         if abs((one.date - on).days) <= 60 and _is_about(one, change):
             by_event.setdefault(one.event, []).append(one)
-    found = []
+    found: list[Coinciding] = []
+    elsewhere: list[Coinciding] = []
     for event, all_days in sorted(by_event.items()):
         if any(one.date == on for one in all_days):
             first = next(one for one in all_days if one.date == on)
-            found.append(
+            is_near = not first.affects or any(name in known for name, _ in first.affects)
+            (found if is_near else elsewhere).append(
                 Coinciding(
                     "holiday" if first.kind == "holiday" else "promotion",
                     event,
@@ -107,7 +111,7 @@ def promotions_on(days: Iterable[PromotionDay], change: Happening) -> list[Coinc
                     {},
                 )
             )
-    return found
+    return found or elsewhere[:MOST_ELSEWHERE]
 
 
 def _is_about(day: PromotionDay, change: Happening) -> bool:

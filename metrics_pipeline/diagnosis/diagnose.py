@@ -10,7 +10,7 @@ import copy
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
@@ -169,12 +169,21 @@ def read_values(
     """One read for all that diagnoses of these slices in a period need: themselves, what is below, what is beside."""
     asked = list(asked)
     given = _given(published, context.catalogue)
+    over = {
+        metric: below
+        for metric, _ in asked
+        if context.catalogue.metrics[metric].kind == "derived"
+        and (below := context.catalogue.metrics[metric].denominator or "") in given
+    }
     beside = {metric: related(context.catalogue, metric, given) & given.keys() for metric, _ in asked}
+    apart = [(over[metric], slice_) for metric, slice_ in asked if metric in over and over[metric] not in beside]
+    beside |= {metric: set() for metric, _ in apart}
     names = beside.keys() | {name for some in beside.values() for name in some}
     slice_sets = {name: context.catalogue.metrics[name].all_slices for name in names}
     busy = {one.date for one in context.promotions if one.kind in NO_BASELINE}
     quiet = () if period.date() in busy else [datetime(day.year, day.month, day.day) for day in busy]
-    return Values(published, Wanted.of(asked, beside, slice_sets), grain, period, quiet=quiet, span=span)
+    wanted = Wanted.of([*asked, *apart], beside, slice_sets)
+    return Values(published, wanted, grain, period, quiet=quiet, span=span, over=over)
 
 
 def related(catalogue: Catalogue, metric: str, given: Mapping[str, Metric]) -> set[str]:
@@ -189,6 +198,13 @@ def related(catalogue: Catalogue, metric: str, given: Mapping[str, Metric]) -> s
 
 def _explained(views: Sequence[View], track: Track, change: float | None) -> tuple[tuple[Cause, ...], Verdict]:
     """The causes, and what kind of finding they are."""
+    causes, verdict = _found(views, track, change)
+    shift = views[0].shift if views else 0.0
+    return tuple(replace(one, observed=one.observed - shift, expected=one.expected - shift) for one in causes), verdict
+
+
+def _found(views: Sequence[View], track: Track, change: float | None) -> tuple[tuple[Cause, ...], Verdict]:
+    """The same, with the rates of the views."""
     if change is None or track.expected is None or change == 0:
         return (), "none_found"
     significant = _is_significant(track, change)
@@ -421,7 +437,8 @@ def _still_members(metric: str, views: Sequence[View], causes: Sequence[Cause]) 
     if not causes:
         return []
     first = causes[0]
-    factor = abs(_divide(first.observed, first.expected) - 1.0)
+    shift = views[0].shift if views else 0.0
+    factor = abs(_divide(first.observed + shift, first.expected + shift) - 1.0)
     for view in views:
         if not set(first.elements) <= set(view.leaves.dimensions):
             continue
@@ -440,11 +457,8 @@ def _still_members(metric: str, views: Sequence[View], causes: Sequence[Cause]) 
                 detectable = max(_SIGNIFICANT * math.sqrt(variance[at]) / f[at], 0.03)
                 if detectable <= factor / 2 and abs(v[at] / f[at] - 1.0) <= detectable:
                     unit = 1.0 if view.exposure is None else max(float(weight[at]), 1e-300)
-                    found.append(
-                        Control(
-                            metric, {dimension: name}, float(v[at]) / unit, float(f[at]) / unit, round(detectable, 4)
-                        )
-                    )
+                    seen, usual = (float(one[at]) / unit - shift for one in (v, f))
+                    found.append(Control(metric, {dimension: name}, seen, usual, round(detectable, 4)))
         return sorted(found, key=lambda one: one.detectable)[:MOST_CONTROLS]
     return []
 

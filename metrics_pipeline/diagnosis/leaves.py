@@ -152,8 +152,12 @@ class Values:
         *,
         quiet: Iterable[datetime] = (),
         span: int = 1,
+        over: Mapping[str, str] | None = None,
     ) -> None:
         """`quiet`: days that are no history, such as promotions; kept when the period itself is one.
+
+        `over`: metrics that are written as an expression over another metric (ROI over ad spend) → that metric: they are taken
+        apart as ratios to it are.
 
         `span`: 1, or 7 for the week that ends with the period's day, against the weeks before it; the days of a metric
         are then added up, which only counts, amounts and ratios of such may be.
@@ -184,6 +188,21 @@ class Values:
         self._frames = {
             (str(name), str(of)): some for (name, of), some in frame.groupby(["metric", "dimension"], sort=False)
         }
+
+        for name, below in (over or {}).items():
+            self._divide(name, below)
+
+    def _divide(self, metric: str, below: str) -> None:
+        """Give the values of a metric the denominator that its formula has, where both are known."""
+        for (name, dimension), frame in self._frames.items():
+            other = self._frames.get((below, dimension))
+            if name != metric or other is None or frame["denominator"].notna().any():
+                continue
+            given = other.set_index(["member", "at"])["numerator"]
+            denominator = given.reindex(list(zip(frame["member"], frame["at"], strict=True))).to_numpy(dtype=float)
+            self._frames[name, dimension] = frame.assign(
+                denominator=denominator, numerator=frame["numerator"].to_numpy(dtype=float) * denominator
+            )
 
     def slice_sets(self, metric: str) -> list[str]:
         """Slice sets of which there are values."""
@@ -277,6 +296,8 @@ class View:
     """Of a ratio: what the denominators should have been, to the scale of the observed total."""
     rate: Floats | None = None
     """Of a ratio: the expected rates. Weighed by the expected denominators they give the expected ratio."""
+    shift: float = 0.0
+    """What was added to all rates so that none is negative (ROI: 1); contributions know nothing of it."""
 
     @property
     def name(self) -> str:
@@ -308,10 +329,13 @@ def views_of(values: Values, asked: Asked, track: Track) -> list[View]:
 
 
 def _view(table: Table, track: Track, slots: Ints) -> View | None:
-    numerator = np.nan_to_num(table.numerator)
+    numerator, total, shift = np.nan_to_num(table.numerator), np.nan_to_num(track.numerator), 0.0
+    if table.denominator is not None and track.denominator is not None and (numerator < 0).any():
+        shift = 1.0
+        numerator = numerator + np.nan_to_num(table.denominator)
+        total = total + np.nan_to_num(track.denominator)
     now, past = numerator[-1], numerator[:-1][track.ordinary]
-    whole = float(np.nan_to_num(track.numerator[-1]))
-    before = float(np.nansum(track.numerator[:-1][track.ordinary]))
+    whole, before = float(total[-1]), float(total[:-1][track.ordinary].sum())
     if not (_adds_up(now.sum(), whole) and _adds_up(past.sum(), before)) or len(now) < 2:
         return None
     sizes = tuple(map(len, table.members))
@@ -335,7 +359,7 @@ def _view(table: Table, track: Track, slots: Ints) -> View | None:
     if weight.sum() <= 0:
         return None
     weight = weight / weight.sum()
-    rate = rate * (track.expected / max(float((weight * rate).sum()), 1e-300))
+    rate = rate * ((track.expected + shift) / max(float((weight * rate).sum()), 1e-300))
     if is_share:
         rate = np.minimum(rate, 1.0)
     noise = fit_noise(past[-NOISE_DAYS:].ravel(), (past_exposure[-NOISE_DAYS:] * rate).ravel())
@@ -348,7 +372,7 @@ def _view(table: Table, track: Track, slots: Ints) -> View | None:
         np.maximum(exposure, now) if is_share else None,
         noise,
     )
-    return View(leaves, exposure, weight * float(exposure.sum()), rate)
+    return View(leaves, exposure, weight * float(exposure.sum()), rate, shift)
 
 
 def _noise_of_counts(past: Floats) -> Noise:

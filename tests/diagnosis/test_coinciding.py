@@ -146,3 +146,15 @@ def test_notes_and_promotions_of_other_slices_are_not_listed():
     assert promotions_on(days, FALL) and promotions_on(days, replace(FALL, slice={"category": "鞋"}))
     assert not promotions_on(days, replace(FALL, slice={"category": "包"}))
     assert not promotions_on(days, replace(FALL, causes=(cause(category="包"),)))
+
+
+def test_events_of_other_slices_make_no_list_beside_an_event_of_the_shop():
+    own = [
+        PromotionDay(LAST, f"ads_{n}", "投放", "Ads", 0, "campaign", "own", affects=(("ad_channel", (f"c{n}",)),))
+        for n in range(4)
+    ]
+    shop_day = PromotionDay(LAST, "shop_day", "店庆", "Shop day", 0, "season", "CN")
+    assert [one.id for one in promotions_on([*own, shop_day], FALL)] == ["shop_day"]
+    assert [one.id for one in promotions_on(own, FALL)] == ["ads_0", "ads_1"]
+    inside = replace(FALL, causes=(cause(ad_channel="c3"),))
+    assert [one.id for one in promotions_on([*own, shop_day], inside)] == ["ads_3", "shop_day"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
+import numpy as np
 import pytest
 
 from metrics_pipeline.access.model import Facts, Grant, Selector, Subjects
@@ -12,10 +13,12 @@ from metrics_pipeline.access.reader import GuardedValues
 from metrics_pipeline.access.viewer import Viewer
 from metrics_pipeline.detection.promotions import PromotionDay
 from metrics_pipeline.diagnosis.coinciding import Note
-from metrics_pipeline.diagnosis.diagnose import NothingToDiagnose, diagnose
+from metrics_pipeline.diagnosis.diagnose import Context, NothingToDiagnose, diagnose
 from metrics_pipeline.diagnosis.model import Diagnosis
 from metrics_pipeline.diagnosis.words import Named, Wording
 from tests.diagnosis.conftest import LAST
+from tests.rules.shop import FIRST as SHOP_FIRST
+from tests.rules.shop import Shop
 
 NAMES = {
     "orders_paid": Named("支付订单数", "Orders paid", "orders"),
@@ -141,3 +144,29 @@ def test_who_may_see_one_region_gets_the_search_inside_it_and_no_other_name(worl
     found = diagnose(guarded(world, other), world.context, "orders_paid", {"region": "华东"}, LAST)
     assert [one.element for one in found.causes] == ["channel=app"]
     assert "华北" not in str(found.to_json())
+
+
+def test_return_on_spend_is_taken_apart_as_a_ratio_to_spend_though_it_may_be_negative(tmp_path, catalogue):
+    rng = np.random.default_rng(11)
+    days, shares = 57, {"douyin": 0.3, "search": 0.4, "feed": 0.3}
+    spend = {name: rng.normal(10_000 * share, 300 * share, days) for name, share in shares.items()}
+    revenue = {name: one * rng.normal(1.4 if name == "feed" else 3.0, 0.1, days) for name, one in spend.items()}
+    revenue["feed"][3] = 0.8 * spend["feed"][3]  # money was lost there before
+    spend["douyin"][-1] *= 3.0
+    shop = Shop()
+
+    def put(dimension: str, member: str, spent: np.ndarray, earned: np.ndarray) -> None:
+        shop.add("ad_spend", map(float, spent), dimension=dimension, member=member)
+        shop.add("campaign_roi", map(float, (earned - spent) / spent), dimension=dimension, member=member)
+        shop.add("ad_revenue", map(float, earned), dimension=dimension, member=member)
+
+    put("all", "all", sum(spend.values()), sum(revenue.values()))
+    for name in shares:
+        put("ad_channel", name, spend[name], revenue[name])
+    last = datetime.combine(SHOP_FIRST, datetime.min.time()) + timedelta(days=days - 1)
+    found = diagnose(shop.publish(tmp_path), Context(catalogue, problems=()), "campaign_roi", {}, last)
+    assert [one.element for one in found.causes] == ["ad_channel=douyin"]
+    [cause] = found.causes
+    assert (cause.observed, cause.expected) == (pytest.approx(0.0, abs=0.2), pytest.approx(2.0, abs=0.2))
+    assert cause.contribution + found.unexplained == pytest.approx(found.change)
+    assert all(-1.0 <= one.observed <= 3.0 for one in found.controls if one.metric == "campaign_roi")
