@@ -5,10 +5,10 @@ included, with the overdispersion of days, shared by all SKUs of the category), 
 drifting), counts around it, and for every delivery under way the day on which it comes, given how old its order is and
 how late this shop's suppliers are. A SKU counts as sold out on a day that ends with less than one piece.
 
-Given the course, pieces leave a shelf as a Poisson process. A shelf that waits for no delivery is sold out when its
-last piece has left, and the time of the n-th event of a Poisson process of rate one is Gamma(n) distributed: one draw
-says on which day the course gets there (Kingman, Poisson Processes, 1993, section 4.1). Only shelves that wait for a
-delivery are followed from day to day.
+Given the course, pieces leave a shelf as a Poisson process, and a shelf is empty when its last piece has left. The time of
+the n-th event of a Poisson process of rate one is Gamma(n) distributed, and a delivery of m pieces puts it off by another
+Gamma(m) (Kingman, Poisson Processes, 1993, section 4.1): a draw or two say on which day the course gets there, where
+following the shelf takes one for every day.
 
 No order is assumed that has not been placed: the chance says what happens if nobody acts.
 """
@@ -37,7 +37,7 @@ REVIEW_DAYS = 7
 _MIN_DAYS = 14
 """Days of snapshots without which nothing is said."""
 _BLOCK = 1024
-"""Shelves that are followed at a time: what they take stays in the cache."""
+"""Shelves that are drawn at a time: what they take stays in the cache."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,6 @@ class Risk:
     """(skus, horizon): sold out at the end of some day up to this one."""
     expected: Floats
     """(skus, horizon): mean demand of each day."""
-    lost: Floats
-    """(skus,): mean units that cannot be sold within the horizon."""
     cover_demand: NDArray[np.float32]
     """(skus, draws): demand until the delivery after one of tomorrow could come; what a replenishment is made of."""
     on_time: float
@@ -92,7 +90,7 @@ def risk(
     if not count or shelf.on_hand.shape[1] < _MIN_DAYS:
         nothing = np.full((count, horizon), np.nan)
         last = np.nan_to_num(shelf.on_hand[:, -1]), np.nan_to_num(shelf.on_order[:, -1])
-        return Risk(shelf.skus, shelf.last, *last, shelf.lead_days, nothing, nothing, nothing[:, 0],
+        return Risk(shelf.skus, shelf.last, *last, shelf.lead_days, nothing, nothing,
                     np.zeros((count, draws), np.float32), 1.0)  # fmt: skip
     rng = np.random.default_rng(seed)
     moved = flows(everything)
@@ -106,24 +104,24 @@ def risk(
     rate = _rates(demand, moved.use, draws, rng)
     stock = np.nan_to_num(shelf.on_hand[:, -1])
     cover = np.clip(shelf.lead_days + REVIEW_DAYS, 1, horizon).astype(np.int64)
-    waits = np.asarray(pieces.sum(axis=1) > 0)
+    deliveries = np.count_nonzero(pieces, axis=1)  # the largest come first
     chance, expected = np.empty((count, horizon)), np.empty((count, horizon))
-    lost, cover_demand = np.empty(count), np.empty((count, draws), np.float32)
+    cover_demand = np.empty((count, draws), np.float32)
     for number, course in enumerate(courses):
         of_group = np.flatnonzero(shelf.group == number)
         expected[of_group] = rate[of_group] @ paths[number] / draws
         so_far = np.cumsum(course, axis=1)
         cover_demand[of_group] = rng.poisson(rate[of_group] * so_far[:, cover[of_group] - 1].T)
-        idle, awaiting = of_group[~waits[of_group]], of_group[waits[of_group]]
-        chance[idle], lost[idle] = _run_down(stock[idle], rate[idle], so_far, rng=rng)
-        for start in range(0, len(awaiting), _BLOCK):
-            block = awaiting[start : start + _BLOCK]
-            comes = late.arrival(overdue[block, None, :], rng.random((len(block), draws, pieces.shape[1])))
-            chance[block], lost[block] = _follow(stock[block], rate[block], course, pieces[block], comes, rng=rng)
+        in_turn = of_group[np.argsort(deliveries[of_group], kind="stable")]
+        for start in range(0, len(in_turn), _BLOCK):
+            block = in_turn[start : start + _BLOCK]
+            most = int(deliveries[block[-1]])
+            comes = late.arrival(overdue[block, None, :most], rng.random((len(block), draws, most)))
+            chance[block] = _sold_out(stock[block], rate[block], so_far, pieces[block, :most], comes, rng=rng)
     known = np.isfinite(shelf.on_hand[:, -1])
     return Risk(
         shelf.skus, shelf.last, stock, np.nan_to_num(shelf.on_order[:, -1]), shelf.lead_days,
-        np.where(known[:, None], chance, np.nan), expected, lost, cover_demand, late.on_time,
+        np.where(known[:, None], chance, np.nan), expected, cover_demand, late.on_time,
     )  # fmt: skip
 
 
@@ -147,42 +145,40 @@ def _noise_of_days(dispersion: float, shape: tuple[int, ...], rng: np.random.Gen
 def _rates(demand: Demand, use: float, draws: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """The SKU's share of its category's course in each draw, in pieces that leave the shelf: (skus, draws)."""
     shape = (len(demand.share), draws)
-    certain = rng.standard_gamma(np.broadcast_to(demand.weight[:, None], shape)) / demand.weight[:, None]
-    moving = np.exp(rng.standard_normal(shape) * demand.drift - demand.drift**2 / 2)
-    return np.asarray(demand.share[:, None] * certain * moving * use, np.float32)
+    found = rng.standard_gamma(np.broadcast_to(demand.weight[:, None], shape), dtype=np.float32)
+    found *= np.exp(rng.standard_normal(shape, np.float32) * np.float32(demand.drift))
+    found *= (demand.share * use / demand.weight * np.exp(-(demand.drift**2) / 2))[:, None].astype(np.float32)
+    return np.asarray(found, np.float32)
 
 
-def _run_down(
-    stock: Floats, rate: NDArray[np.float32], so_far: NDArray[np.float32], *, rng: np.random.Generator
-) -> tuple[Floats, Floats]:
-    """Chance to be sold out by each day (skus, horizon) and units lost (skus,) of shelves to which nothing comes."""
-    draws = rate.shape[1]
-    last_piece = rng.standard_gamma(np.broadcast_to(np.floor(stock)[:, None], rate.shape))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        reached = np.where(last_piece > 0, last_piece / rate, 0.0).astype(np.float32)
-    by_day = [np.count_nonzero(day >= reached, axis=1) / draws for day in so_far.T]
-    lost = np.maximum(so_far[:, -1] - reached, 0.0)
-    return np.stack(by_day, axis=1), np.asarray((rate * np.where(np.isfinite(lost), lost, 0.0)).mean(axis=1), float)
-
-
-def _follow(
+def _sold_out(
     stock: Floats,
     rate: NDArray[np.float32],
-    course: NDArray[np.float32],
+    so_far: NDArray[np.float32],
     pieces: Floats,
     comes: NDArray[np.int64],
     *,
     rng: np.random.Generator,
-) -> tuple[Floats, Floats]:
-    """The same of shelves that wait for `pieces` (skus, deliveries), which come on the days `comes` (skus, draws, deliveries)."""
-    left = np.repeat(stock[:, None], rate.shape[1], axis=1)
-    is_out = np.zeros(rate.shape, bool)
-    chance, lost = np.empty((len(stock), course.shape[1])), np.zeros(len(stock))
-    for step, sales in enumerate(course.T):
-        left += (pieces[:, None, :] * (comes == step + 1)).sum(axis=2)
-        today = rng.poisson(rate * sales)
-        lost += np.maximum(today - left, 0.0).mean(axis=1)
-        left = np.maximum(left - today, 0.0)
-        is_out |= left < 1
-        chance[:, step] = is_out.mean(axis=1)
-    return chance, lost
+) -> Floats:
+    """Chance that each shelf was sold out at the end of some day up to each one, (skus, horizon).
+
+    rate: (skus, draws). so_far: (draws, horizon), the course added up. pieces: (skus, deliveries), comes: the days on which
+    they do, (skus, draws, deliveries).
+    """
+    draws = rate.shape[1]
+    pace = np.maximum(rate, np.float32(1e-9))
+
+    def leaves(shelf: Floats) -> NDArray[np.float32]:
+        """How far the course has to get until so many more pieces have left."""
+        count = np.broadcast_to(shelf[:, None], rate.shape)
+        return np.asarray(rng.standard_gamma(count, dtype=np.float32) / pace)
+
+    last = leaves(np.floor(stock))
+    later = [(comes[:, :, number].astype(np.int8), leaves(of_one)) for number, of_one in enumerate(pieces.T)]
+    is_out, chance = np.zeros(rate.shape, bool), np.empty((len(stock), so_far.shape[1]))
+    for step, reached in enumerate(so_far.T):
+        for day, more in later:
+            last += more * (day == step + 1)
+        is_out |= reached >= last
+        chance[:, step] = np.count_nonzero(is_out, axis=1) / draws
+    return chance

@@ -11,7 +11,7 @@ import pytest
 from metrics_pipeline.forecasting.outlook import Outlook, of_table, outlooks, table_of
 from metrics_pipeline.forecasting.panel import Panel
 from metrics_pipeline.forecasting.replenish import propose
-from metrics_pipeline.forecasting.stockout import _follow, _run_down, risk
+from metrics_pipeline.forecasting.stockout import _sold_out, risk
 from metrics_pipeline.forecasting.supply import (
     MOST_LATE,
     Lateness,
@@ -163,16 +163,34 @@ def test_promotions_ahead_count():
     assert busy.chance[:, 1].mean() > quiet.chance[:, 1].mean()
 
 
-def test_the_time_of_the_last_piece_says_the_same_as_following_the_shelf_day_by_day():
+def followed(stock, rate, course, pieces, comes, rng):
+    """The plain way: every shelf from day to day."""
+    left, is_out, chance = np.repeat(stock[:, None], rate.shape[1], axis=1), np.zeros(rate.shape, bool), []
+    for step, sales in enumerate(course.T):
+        left = left + (pieces[:, None, :] * (comes == step + 1)).sum(axis=2)
+        left = np.maximum(left - rng.poisson(rate * sales), 0.0)
+        is_out |= left < 1
+        chance.append(is_out.mean(axis=1))
+    return np.stack(chance, axis=1)
+
+
+@pytest.mark.parametrize("deliveries", [0, 1, 3])
+def test_the_time_of_the_last_piece_says_the_same_as_following_the_shelf_day_by_day(deliveries):
     rng = np.random.default_rng(4)
     draws, horizon = 20_000, 6
     course = rng.gamma(4.0, 1.0, (draws, horizon)).astype(np.float32)
     stock = np.array([0.0, 1.0, 2.5, 6.0, 14.0, 40.0])
     rate = np.repeat(np.array([0.3, 0.1, 0.2, 0.4, 0.5, 1.0])[:, None], draws, axis=1).astype(np.float32)
-    nothing = np.zeros((len(stock), 1)), np.zeros((len(stock), draws, 1), np.int64)
-    at_once, lost = _run_down(stock, rate, np.cumsum(course, axis=1), rng=rng)
-    followed, missed = _follow(stock, rate, course, *nothing, rng=rng)
-    assert (at_once[0] == 1).all() and (np.diff(at_once, axis=1) >= 0).all()
-    assert np.abs(at_once - followed).max() < 0.015
-    whole = stock == np.floor(stock)
-    assert lost[whole] == pytest.approx(missed[whole], rel=0.05, abs=0.05)
+    pieces = rng.integers(1, 9, (len(stock), deliveries)).astype(float)
+    comes = rng.integers(1, horizon + 3, (len(stock), draws, deliveries))
+    at_once = _sold_out(stock, rate, np.cumsum(course, axis=1), pieces, comes, rng=rng)
+    assert np.abs(at_once - followed(stock, rate, course, pieces, comes, rng)).max() < 0.015
+    assert (np.diff(at_once, axis=1) >= 0).all()
+    assert at_once[0, 0] > 0.7
+
+
+def test_a_shelf_that_is_empty_and_waits_for_nothing_is_sold_out():
+    nothing, none = np.zeros((1, 0)), np.zeros((1, 100, 0), np.int64)
+    still = np.zeros((1, 100), np.float32)
+    chance = _sold_out(np.zeros(1), still, np.ones((100, 3), np.float32), nothing, none, rng=np.random.default_rng(1))
+    assert (chance == 1).all()
