@@ -111,8 +111,10 @@ def advise_on(
 ) -> Advised:
     """The advice on alerts by their episode; writes nothing. `beside`: everything that fires."""
     book = list(entries)
+    judged = {one.member: one.chance for one in alerts.values() if one.chance is not None and one.dimension == "sku"}
+    shelves = {sku: one._replace(chance=judged.get(sku, one.chance)) for sku, one in (outlooks or {}).items()}
     evidence = {
-        key: with_names(evidence_of(one, diagnoses.get(key), beside.of_slice(one), outlooks), metrics)
+        key: with_names(evidence_of(one, diagnoses.get(key), beside.of_slice(one), shelves), metrics)
         for key, one in alerts.items()
     }
     cases = {key: case_of(one, evidence[key], diagnoses.get(key)) for key, one in alerts.items()}

@@ -205,24 +205,20 @@ def evidence_of(
         and (one.metric != alert.metric or one.direction == direction)
     ]
     found += [] if diagnosis is None else _of_diagnosis(alert, diagnosis)
-    return (*found, *_of_shelves(alert, found, outlooks or {}))
+    return (*found, *_of_shelves(found, outlooks or {}))
 
 
-def _of_shelves(alert: AlertFacts, found: Iterable[Evidence], outlooks: Mapping[str, Outlook]) -> list[Evidence]:
-    """The shelves of the SKUs that the alert, a cause or what coincides names; of a stock-out rule with the chance that it judged."""
+def _of_shelves(found: Iterable[Evidence], outlooks: Mapping[str, Outlook]) -> list[Evidence]:
+    """The shelves of the SKUs that the alert, a cause or what coincides names."""
     named = [
         sku for one in found if one.kind in ("alert", "cause", "coinciding") if (sku := dict(one.elements).get("sku"))
     ]
     shelves = [outlooks[sku] for sku in dict.fromkeys(named) if sku in outlooks]
-    own = dict(alert.elements).get("sku")
-    judged = [
-        one._replace(chance=alert.chance) if alert.chance is not None and one.sku == own else one for one in shelves
-    ]
     return [
         Evidence(
             "supply", max(0.0, min(1.0, one.chance)), "stock_on_hand", (("sku", one.sku),), word=one.need, supply=one
         )
-        for one in judged
+        for one in shelves
         if one.need
     ]
 

@@ -167,10 +167,9 @@ def test_an_order_is_told_with_quantity_packs_supplier_and_dates():
     assert "已断货" in advice_text(first, "zh") and "sold out about" not in advice_text(first, "en")
 
 
-def test_a_stock_out_alert_and_its_advice_tell_one_chance():
-    alert = make_alert("stock_on_hand", "down", dimension="sku", member="SKU-7", chance=0.75)
-    [one] = [one for one in evidence_of(alert, None, (), {"SKU-7": make_outlook()}) if one.kind == "supply"]
-    assert (one.strength, one.supply.chance) == (0.75, 0.75)
+def test_a_shelf_is_kept_as_evidence_with_all_its_figures():
+    [one] = [one for one in evidence_of(SHELF, None, (), {"SKU-7": make_outlook()}) if one.kind == "supply"]
+    assert one.strength == 0.82
     assert Evidence.from_json(json.loads(json.dumps(one.to_json()))) == one
 
 
