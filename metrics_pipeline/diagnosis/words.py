@@ -76,7 +76,8 @@ class Wording:
         searched and nothing else is known."""
         zh = self.locale == "zh"
         parts = [self.cause(one) for one in self.diagnosis.causes[:2]]
-        if not self.diagnosis.causes or self.diagnosis.verdict in ("mix_shift", "site_wide"):
+        is_named = bool(self.diagnosis.causes) and self.diagnosis.verdict not in ("mix_shift", "site_wide")
+        if self.diagnosis.searched and not is_named:
             parts.insert(0, VERDICTS[self.diagnosis.verdict][self.locale])
         if top := self._top_step():
             parts.append(top)
@@ -87,8 +88,6 @@ class Wording:
             parts.append(
                 f"{self._label('since')} {self.diagnosis.since.day}" if zh else f"since {self.diagnosis.since.day}"
             )
-        if not self.diagnosis.searched and self.diagnosis.verdict == "none_found" and len(parts) == 1:
-            return ""
         return ("；" if zh else "; ").join(parts)
 
     def rows(self) -> list[tuple[str, str]]:

@@ -43,7 +43,8 @@ class Replenishment:
 
 
 def propose(risk: Risk, shelf: Shelf, *, service_level: float = SERVICE_LEVEL) -> list[Replenishment]:
-    """One proposal for each SKU that needs one within the horizon, the most pressing first."""
+    """One proposal for each SKU that needs one within the horizon, the most pressing first: by the day, then by the demand that is
+    likely not to be met."""
     if not risk.skus:
         return []
     lead = np.clip(risk.lead_days, 1, risk.horizon).astype(np.int64)
@@ -72,4 +73,4 @@ def propose(risk: Risk, shelf: Shelf, *, service_level: float = SERVICE_LEVEL) -
         )
         for row in np.flatnonzero(needed)
     ]
-    return sorted(found, key=lambda one: (one.order_by, -one.chance, one.sku))
+    return sorted(found, key=lambda one: (one.order_by, -one.chance * one.expected_demand, one.sku))

@@ -45,8 +45,8 @@ class Advised:
 
 def advice_on_rules(
     project: Project, evaluations: Iterable[Evaluations], diagnoses: Mapping[Red, Diagnosis] | None = None
-) -> dict[str, str]:
-    """Rule → the advice on its worst slice as Markdown, {} when it cannot be found. Of a confidential metric: on the first slice
+) -> dict[str, list[tuple[str, str]]]:
+    """Rule → the advice on its worst slice, Chinese and English, the best first; {} when it cannot be found. Of a confidential metric: on the first slice
     by name, without values and causes.
 
     By the verdicts of a run and not by the alerts, which are written by another step; what is known of the past is used.
@@ -86,11 +86,10 @@ def advice_on_rules(
         return {}
     currency = project.settings.installation.currency
     return {
-        one.rule: "\n".join(
-            f"{number}. {advice_text(shown, 'zh', currency=currency)}<br>{advice_text(shown, 'en', currency=currency)}"
-            for number, advice in enumerate(found.advice[one.episode][:3], 1)
-            for shown in [for_everybody(advice, sensitivity)]
-        )
+        one.rule: [
+            (advice_text(shown, "zh", currency=currency), advice_text(shown, "en", currency=currency))
+            for shown in (for_everybody(advice, sensitivity) for advice in found.advice[one.episode][:3])
+        ]
         for one in worst.values()
         if found.advice[one.episode]
     }

@@ -112,7 +112,7 @@ def build_rule_checks(project: Project) -> list[dg.AssetChecksDefinition]:
                 newest[rule.grain],
                 judgement,
                 judged_by,
-                advice.get(rule.id, ""),
+                advice.get(rule.id, ()),
                 plotted.get(rule.id),
             )
             yield _result(key, found)
@@ -182,8 +182,8 @@ class _Found:
     judgement: Judgement
     judged_by: Mapping[str, str]
     """Rule → the versions of its metric that it judged by."""
-    advice: str = ""
-    """On its worst slice, as Markdown."""
+    advice: Sequence[tuple[str, str]] = ()
+    """On its worst slice, Chinese and English, the best first."""
     plotted: _Plotted | None = None
     """Its worst slice; None = nothing breached, or nobody may see it."""
 
@@ -291,8 +291,11 @@ def _metadata(found: _Found) -> dict[str, Any]:
     if breached:
         name = "breached_slices" if is_hidden else "worst_slices"
         metadata[name] = _breached_table(rule, newest, is_hidden=is_hidden)
-    if breached and found.advice:
-        metadata["advice"] = dg.MetadataValue.md(found.advice)
+    if breached and found.advice:  # as text, which the page shows at once; Markdown is a click away
+        metadata["advice"], metadata["advice_en"] = found.advice[0]
+        if len(found.advice) > 1:
+            listed = "\n".join(f"{number}. {zh}<br>{en}" for number, (zh, en) in enumerate(found.advice, 1))
+            metadata["advice_more"] = dg.MetadataValue.md(listed)
     if breached and not is_hidden and summary.tier == "red":
         metadata |= _cause_metadata(project, rule, newest, judgement)
     metadata["rule"] = rule_text(rule)
@@ -341,16 +344,33 @@ def _cause_metadata(project: Project, rule: Rule, newest: Evaluations, judgement
             dg.TableColumn("cause", "string"),
             *(dg.TableColumn(name, "float") for name in ("share", "observed", "expected")),
         ]
+        lines = {"cause": told["zh"].line(), "cause_en": told["en"].line()}
         return {
-            "cause": dg.MetadataValue.md(f"{told['zh'].line()}\n\n{told['en'].line()}"),
-            "cause_plot": dg.MetadataValue.md(CausePlot(told["zh"]).markdown()),
-            **({"causes": dg.MetadataValue.table(rows, schema=dg.TableSchema(columns))} if rows else {}),
-            "cause_details": dg.MetadataValue.md(
-                "\n".join(f"- **{label or '·'}** {text}" for label, text in told["zh"].rows())
+            **{name: line for name, line in lines.items() if line},
+            **(
+                {
+                    "cause_plot": dg.MetadataValue.md(CausePlot(told["zh"]).markdown()),
+                    "causes": dg.MetadataValue.table(rows, schema=dg.TableSchema(columns)),
+                }
+                if rows
+                else {}
             ),
+            "cause_details": dg.MetadataValue.md("\n\n---\n\n".join(map(_listed, told.values()))),
         }
     reasons = [reason for red, reason in found.reasons.items() if red.metric == rule.metric]
     return {"cause": reasons[0]} if reasons else {}
+
+
+def _listed(told: Wording) -> str:
+    """The rows of a diagnosis as Markdown: a label with one text in a line, with several as a list below it."""
+    groups: list[tuple[str, list[str]]] = []
+    for label, text in told.rows():
+        if label:
+            groups.append((label, []))
+        groups[-1][1].append(text)
+    return "\n".join(
+        f"- **{label}** {texts[0]}" + "".join(f"\n    - {text}" for text in texts[1:]) for label, texts in groups
+    )
 
 
 def check_url(project: Project, rule: Rule) -> str:

@@ -87,8 +87,9 @@ def advised(project, store):
 
 def test_the_check_says_what_to_do_and_an_episode_keeps_the_same(project, evaluations):
     on_checks = advice_on_rules(project, [evaluations])
-    assert "暂停广告渠道 search" in on_checks["ad_spend_surge_by_ad_channel"]
-    assert "Pause ad channel search" in on_checks["ad_spend_surge_by_ad_channel"]
+    zh, en = on_checks["ad_spend_surge_by_ad_channel"][0]
+    assert "暂停广告渠道 search" in zh
+    assert "Pause ad channel search" in en
     store = alerted(project, evaluations)
     try:
         assert "ad_spend_surge_by_ad_channel" in {one.rule for one in current_alerts(store)}
@@ -99,7 +100,7 @@ def test_the_check_says_what_to_do_and_an_episode_keeps_the_same(project, evalua
         with store.reading() as connection:
             first = told_of(connection, [EPISODE], now=project.now())[EPISODE].advice[0]
         assert first.entry == "pause_ad_channel"
-        assert "9,000 CNY" in on_checks["ad_spend_surge_by_ad_channel"]
+        assert "9,000 CNY" in en
         assert [one.what for one in show_order(store, EPISODE, now=project.now()).events] == ["opened", "advised"]
     finally:
         store.close()
@@ -111,7 +112,7 @@ def test_pages_show_no_figure_of_a_confidential_metric(project, evaluations, tmp
     folder.mkdir()
     (folder / "_playbook.yml").write_text(MARGIN, "utf-8")
     project.settings = project.settings.model_copy(update={"rules_dir": folder})
-    text = advice_on_rules(project, [evaluations])["profit_margin_low"]
+    [(text, _)] = advice_on_rules(project, [evaluations])["profit_margin_low"]
     assert "复核折扣" in text
     assert "利润率" in text
     assert "1.1%" not in text
