@@ -120,7 +120,7 @@ class Metric:
         """Names, definition and formula in both languages as Markdown: what dbt's docs and Dagster's pages say of it."""
         return "\n\n".join(
             [
-                f"{self.name_zh} · {self.name_en} ({self.role})",
+                f"**{self.name_zh} · {self.name_en}** ({self.role})",
                 self.definition_zh,
                 self.definition_en,
                 f"`{self.id} = {self.formula}`",

@@ -51,9 +51,10 @@ class PyramidTranslator(DagsterDbtTranslator):
         metric = self._metric(dbt_resource_props)
         if metric is None:
             return str(dbt_resource_props.get("description") or "")
+        text = metric.text.replace("**", "")  # the list of assets shows it as it is written
         if metric.absent is None:
-            return metric.text
-        return f"{metric.text}\n\nAbsent: {metric.absent.reason_en} {metric.absent.reason_zh}"
+            return text
+        return f"{text}\n\nAbsent: {metric.absent.reason_en} {metric.absent.reason_zh}"
 
     def get_metadata(self, dbt_resource_props: Mapping[str, Any]) -> Mapping[str, Any]:
         """Definition, formula, unit, version and where they are written."""
