@@ -259,6 +259,12 @@ def calendar_add(  # noqa: PLR0917 - options of a command
         years=years, because=because,
     )  # fmt: skip
     with opened_door() as door:
+        known = _dimensions(door.settings) if affects else set()
+        for name in entry.get("affects", ()):
+            if name not in known:
+                fail(
+                    f"--affects {name}=…: no metric has the dimension {name!r}{nearest(name, sorted(known))}; correct it"
+                )
         _write(door, entry, "calendar.add", as_json=as_json)
 
 
@@ -332,14 +338,12 @@ def _known(promotions: Sequence[PromotionDay], start: date, days: int) -> Any:
 def _unknown_dimensions(settings: Settings, path: Any) -> list[dict[str, Any]]:
     """Events of slices that no metric has."""
     from metrics_pipeline.detection.own_calendar import load_own_calendar
-    from metrics_pipeline.library.catalogue import Catalogue
 
     own = load_own_calendar(settings.rules_dir)
     asked = {name for one in own.occasions for name, _ in one.affects}
     if not asked:
         return []
-    metrics = Catalogue.read(settings.dbt_project_dir).metrics.values()
-    known = {part for metric in metrics for dimension in metric.all_slices for part in dimension.split("|")} - {"all"}
+    known = _dimensions(settings)
     return [
         {"file": str(path), "line": (own.lines or {}).get(one.event, 1),
          "message": f"affects: no metric has the dimension {name!r}{nearest(name, sorted(known))}", "mend": "correct it"}
@@ -347,6 +351,13 @@ def _unknown_dimensions(settings: Settings, path: Any) -> list[dict[str, Any]]:
         for name, _ in one.affects
         if name not in known
     ]  # fmt: skip
+
+
+def _dimensions(settings: Settings) -> set[str]:
+    from metrics_pipeline.library.catalogue import Catalogue
+
+    metrics = Catalogue.read(settings.dbt_project_dir).metrics.values()
+    return {part for metric in metrics for dimension in metric.all_slices for part in dimension.split("|")} - {"all"}
 
 
 def _announced_until(settings: Settings) -> int | None:

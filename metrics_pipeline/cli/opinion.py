@@ -61,18 +61,28 @@ def rules_opinion(
         print_json([_json(one) for one in found])
         return
     chinese = door.settings.locale == "zh"
+    names = ("切片", "数据", "这样少见", "主要因为（值/预期）") if chinese else (
+        "slice", "data", "as odd as this", "because of (value / expected)"
+    )  # fmt: skip
     rows = [
-        {
-            "slice": one.member,
-            "data": one.reason_zh if chinese else one.reason_en,
-            "as odd as this": "" if one.p_value is None else _often(one.p_value, chinese=chinese),
-            "because of": "; ".join(_part(part) for part in one.parts[:PARTS] if part.share),
-        }
+        dict(
+            zip(
+                names,
+                (
+                    one.member,
+                    one.reason_zh if chinese else one.reason_en,
+                    "" if one.p_value is None else _often(one.p_value, chinese=chinese),
+                    "; ".join(_part(part) for part in one.parts[:PARTS] if part.share),
+                ),
+                strict=True,
+            )
+        )
         for one in found[:SHOWN]
     ]
-    print_table(f"{day} by {by}", rows)
+    print_table(f"{day} 按 {by}" if chinese else f"{day} by {by}", rows)
     if len(found) > SHOWN:
-        say(f"{len(found) - SHOWN:,} more; --json shows all.")
+        more = len(found) - SHOWN
+        say(f"另有 {more:,} 个；--json 列出全部。" if chinese else f"{more:,} more; --json shows all.")
 
 
 def _often(p_value: float, *, chinese: bool) -> str:

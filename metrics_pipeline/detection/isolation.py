@@ -75,7 +75,7 @@ class Forest:
     trees: Any
     """None where there was too little to learn from; then there is no opinion."""
     noise: FloatArray
-    """(n_metrics, n_slices): robust standard deviation of log(value / expected)."""
+    """(n_metrics, n_slices): robust standard deviation of log(value / expected); NaN for what is zero too often."""
     past: FloatArray
     """Scores of the days that were learned from."""
     enough: BoolArray
@@ -99,22 +99,24 @@ class History:
         forecast = expected(np.where(may, values, np.nan))
         with np.errstate(invalid="ignore", divide="ignore"):
             logs = np.log((values + 0.5) / (forecast + 0.5))
-            zeros = np.sum(values == 0, axis=2) / np.maximum(np.isfinite(values).sum(axis=2), 1)
-        logs[zeros > MOST_ZEROS] = np.nan
         return cls(values, forecast, np.where(np.isfinite(logs), logs, np.nan), may)
 
-    def learned(self, until: int, *, seed: int = 0) -> Forest:
-        """A forest of the days before column `until`."""
-        logs, values = self.logs[:, :, :until], np.nan_to_num(self.values[:, :, :until])
+    def learned(self, until: int, *, days: int | None = None, seed: int = 0) -> Forest:
+        """A forest of the `days` before column `until`; None = of all there are."""
+        past = slice(0 if days is None else max(until - days, 0), until)
+        logs, values = self.logs[:, :, past], np.nan_to_num(self.values[:, :, past])
+        zeros = np.sum(self.values[:, :, past] == 0, axis=2) / np.maximum(
+            np.isfinite(self.values[:, :, past]).sum(axis=2), 1
+        )
         spread = TO_DEVIATION * nanmedian(np.abs(logs))
         whole = np.all(values == np.floor(values), axis=2)
         with np.errstate(invalid="ignore"):
-            counted = np.where(whole, np.sqrt(1 / (nanmedian(self.expected[:, :, :until]) + 1)), 0.0)
-        noise = np.fmax(np.fmax(spread, counted), LEAST_NOISE)
-        distances = self._distances(noise, slice(0, until))
-        days = (np.isfinite(distances).sum(axis=0) >= 2) & self.is_baseline[:until]  # (n_slices, n_days)
-        enough = days.sum(axis=1) >= LEAST_DAYS
-        rows = np.nan_to_num(distances)[:, days].T
+            counted = np.where(whole, np.sqrt(1 / (nanmedian(self.expected[:, :, past]) + 1)), 0.0)
+        noise = np.where(zeros > MOST_ZEROS, np.nan, np.fmax(np.fmax(spread, counted), LEAST_NOISE))
+        distances = self._distances(noise, past)
+        known = (np.isfinite(distances).sum(axis=0) >= 2) & self.is_baseline[past]  # (n_slices, n_days)
+        enough = known.sum(axis=1) >= LEAST_DAYS
+        rows = np.nan_to_num(distances)[:, known].T
         if rows.shape[0] < LEAST_ROWS or not enough.any():
             return Forest(None, noise, np.empty(0), np.zeros(enough.shape, dtype=bool))
         if rows.shape[0] > MOST_ROWS:

@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 
 from metrics_pipeline.detection.completeness import VERDICTS, Completeness, Family, Observed, completeness
-from metrics_pipeline.detection.interface import BoolArray, FloatArray
-from metrics_pipeline.detection.isolation import History, Opinion
+from metrics_pipeline.detection.interface import BoolArray, FloatArray, IntArray
+from metrics_pipeline.detection.isolation import Forest, History, Opinion
 from metrics_pipeline.detection.promotions import PromotionDay, calendar_days
+from metrics_pipeline.detection.same_weekday import LEVEL_DAYS, WEEKS
 from metrics_pipeline.rules.anomaly import EMPTY, Asked, rarity
 from metrics_pipeline.warehouse.read import Published
 
@@ -26,7 +27,10 @@ TRAFFIC: Final = ("sessions", "page_views", "unique_visitors")
 SALES: Final = ("orders_placed", "orders_paid", "units_sold")
 AROUND: Final = ("paid_amount", "product_views", "refunded_orders", "complaints", "shipments_late")
 """Further metrics that the forest looks at where a slice has them."""
-HISTORY_DAYS: Final = 180
+LEARNED_DAYS: Final = 150
+"""Days before its month that a day is judged by, whether a night or a year is judged."""
+HISTORY_DAYS: Final = LEARNED_DAYS + 31 + WEEKS * 7 + LEVEL_DAYS
+"""Days that are read: those, the days of the month, and what the first of them are expected by."""
 HOUR_DAYS: Final = 43
 """Days of hours that are read: six weeks and the day."""
 SURE: Final = 1e-6
@@ -108,7 +112,7 @@ def second_opinion(
     now = (on - slices.first).days
     whole = completeness(slices.observed, now, is_baseline=slices.is_baseline)
     history = History.of(slices.values, slices.is_baseline)
-    opinion = history.opinion(history.learned(_month_start(slices.first, now)), now)
+    opinion = history.opinion(history.learned(_month_start(slices.first, now), days=LEARNED_DAYS), now)
     found = [_opinion(slices, whole, opinion, now, n) for n in range(len(slices.members))]
     return sorted(found, key=lambda one: (not one.is_data_problem, 1.0 if one.p_value is None else one.p_value))
 
@@ -141,9 +145,15 @@ def found(
         history = History.of(slices.values, slices.is_baseline)
         for pattern in sorted({one.expression.pattern for one in of_dimension}):
             specs = [one for one in of_dimension if one.expression.pattern == pattern]
-            judge = _complete_rows if pattern == "completeness" else _together_rows
+            forests: dict[int, Forest] = {}
             for now in range((start - slices.first).days, slices.values.shape[2]):
-                tables += judge(slices, history, specs, now)
+                if pattern == "completeness":
+                    tables += _complete_rows(slices, history, specs, now)
+                    continue
+                month = _month_start(slices.first, now)
+                if month not in forests:
+                    forests[month] = history.learned(month, days=LEARNED_DAYS)
+                tables += _together_rows(slices, history, specs, now, forests[month])
     return pa.concat_tables(tables)
 
 
@@ -181,9 +191,8 @@ def read_slices(
         ).to_arrow_table()  # fmt: skip
     if not rows.num_rows:
         return None
-    metric, member = (rows[name].combine_chunks().dictionary_encode() for name in ("metric", "member"))
-    metrics, members = metric.dictionary.to_pylist(), member.dictionary.to_pylist()
-    at = tuple(part.indices.to_numpy().astype(np.int64) for part in (metric, member))
+    (metrics, of_metric), (members, of_member) = (_numbered(rows[name]) for name in ("metric", "member"))
+    at = (of_metric, of_member)
     day, hour = (rows[name].to_numpy().astype(np.int64) for name in ("day", "hour"))
     is_hourly, value = rows["is_hourly"].to_numpy(), rows["value"].to_numpy()
     shape = (len(metrics), len(members), (until - since).days)
@@ -196,6 +205,15 @@ def read_slices(
         hours[at[0][is_hourly], at[1][is_hourly], day[is_hourly], hour[is_hourly]] = value[is_hourly]
     calendar = calendar_days(promotions, since, last)
     return Slices(dimension, tuple(metrics), tuple(members), since, values, hours, calendar.is_baseline)
+
+
+def _numbered(names: pa.ChunkedArray) -> tuple[list[str], IntArray]:
+    """The names in their order, and the number of each row: rows come in any order, and what is learned must not hang on it."""
+    encoded = names.combine_chunks().dictionary_encode()
+    found = encoded.dictionary.to_pylist()
+    ordered = sorted(found)
+    place = {name: number for number, name in enumerate(ordered)}
+    return ordered, np.array([place[name] for name in found], dtype=np.int64)[encoded.indices.to_numpy()]
 
 
 def _month_start(first: date, now: int) -> int:
@@ -216,8 +234,10 @@ def _complete_rows(slices: Slices, history: History, asked: Sequence[Asked], now
     return tables
 
 
-def _together_rows(slices: Slices, history: History, asked: Sequence[Asked], now: int) -> list[pa.Table]:
-    opinion = history.opinion(history.learned(_month_start(slices.first, now)), now)
+def _together_rows(
+    slices: Slices, history: History, asked: Sequence[Asked], now: int, forest: Forest
+) -> list[pa.Table]:
+    opinion = history.opinion(forest, now)
     known = np.isfinite(opinion.p_value)
     surprise = -np.log(np.where(known, opinion.p_value, 1.0))
     return [

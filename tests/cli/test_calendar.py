@@ -100,6 +100,16 @@ def publish(folder: Path) -> None:
     shop.publish(folder / "home" / "warehouse" / "published")
 
 
+def test_an_event_of_slices_that_no_metric_has_is_not_written(folder):
+    before = (folder / "rules" / NAME).read_text("utf-8")
+    result = run(
+        "add", "brand_day", "--on", "11-18", "--name-zh", "品牌日", "--name-en", "Brand day", "--affects", "regon=华东"
+    )
+    assert result.exit_code == 1
+    assert "did you mean 'region'?" in result.output
+    assert (folder / "rules" / NAME).read_text("utf-8") == before
+
+
 def test_promotions_nobody_entered_are_proposed_and_accepted(folder):
     publish(folder)
     rows = json.loads(run("infer", "--json").stdout)

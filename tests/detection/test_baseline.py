@@ -173,6 +173,32 @@ def test_cold_start_pause_and_missing_have_their_reasons():
     assert np.isnan(judge(panel).p_value[:3]).all()
 
 
+def test_a_series_that_never_moves_is_not_surprised_by_a_hundredth():
+    panel = make_panel(n=3, peers=False)
+    still = replace(panel, numerator=np.full(panel.numerator.shape, 10_000.0))
+    still.numerator[:, -1] = [10_100.0, 9_950.0, 7_000.0]
+    found = judge(still)
+    assert np.isfinite(found.p_value).all()
+    assert found.p_value[:2, 0].min() > 0.05
+    assert found.p_value[2, 0] < 1e-4
+
+
+def test_a_new_level_is_alarming_for_some_days_and_ordinary_after_some_weeks():
+    shifted = changed(make_panel(days=240), [3], slice(190, 240), 0.6)
+    p = np.array([judge(shifted, day).p_value[3, 0] for day in range(190, 235)])
+    assert (p[:5] < 1e-3).all()
+    assert np.median(p[-14:]) > 0.05
+    assert (p[-14:] > 1e-3).all()
+
+
+def test_a_new_slice_beside_old_ones_is_judged_after_four_weeks_and_not_before():
+    panel = make_panel(days=120)
+    panel.numerator[5, :80] = np.nan
+    assert REASONS[judge(panel, 80 + 27).reason[5, 0]] == "no_baseline"
+    fallen = changed(panel, [5], [80 + 30], 0.3)
+    assert judge(fallen, 80 + 30).p_value[5, 0] < 1e-3
+
+
 def test_a_series_that_was_negative_has_no_baseline():
     values = make_panel(n=2, days=100).numerator
     values[0, 40] = -5.0

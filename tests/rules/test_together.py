@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
@@ -21,7 +22,7 @@ from metrics_pipeline.diagnosis.data_problems import data_problems_on
 from metrics_pipeline.library.catalogue import Catalogue
 from metrics_pipeline.rules.evaluate import evaluate
 from metrics_pipeline.rules.load import load_rules
-from metrics_pipeline.rules.together import data_problems, second_opinion
+from metrics_pipeline.rules.together import _numbered, data_problems, second_opinion
 from metrics_pipeline.settings import PROJECT_ROOT
 
 DAYS = 130
@@ -92,6 +93,31 @@ def test_a_replay_says_what_each_night_said(published):
         assert (whole.observed.loc[night.index] == night.observed).all()
 
 
+def shop_of(channels, folder, days=320):
+    """A shop of ordinary days whose values are written in the order of these channels."""
+    shop = Shop()
+    for channel in channels:
+        rng = np.random.default_rng(sum(map(ord, channel)))
+        for metric, level in METRICS.items():
+            shop.add(metric, rng.poisson(level, days).astype(float).tolist(), dimension="channel", member=channel)
+    return shop.publish(folder / "published")
+
+
+def test_a_long_replay_has_no_more_history_than_a_night(tmp_path):
+    shop = shop_of(CHANNELS, tmp_path)
+    odd = rule("odd", "orders_placed", "anomaly(together)")
+    whole = verdicts(shop, odd, start=260, until=310).reset_index().set_index(["member", "period_start"])
+    for n in (270, 309):
+        night = verdicts(shop, odd, start=n, until=n + 1).reset_index().set_index(["member", "period_start"])
+        assert night.observed.notna().all()
+        assert (whole.observed.loc[night.index] == night.observed).all()
+
+
+def test_slices_are_numbered_by_name_in_whatever_order_their_rows_come():
+    names, numbers = _numbered(pa.chunked_array([["web", "app"], ["web", "mini"]]))
+    assert (names, numbers.tolist()) == (["app", "mini", "web"], [2, 0, 2, 1])
+
+
 def test_a_young_shop_has_no_opinion(published):
     found = verdicts(published, rule("odd", "orders_placed", "anomaly(together)"), start=30, until=31)
     assert set(found.reason) == {"no_baseline"}
@@ -154,7 +180,10 @@ def test_the_command_shows_it(published, tmp_path, monkeypatch):
     options = ["rules", "opinion", "--by", "channel"]
     shown = CliRunner().invoke(app, options)
     assert shown.exit_code == 0, shown.output
-    assert "埋点丢失" in shown.stdout and f"{FIRST + timedelta(days=LAST)} by channel" in shown.stdout
+    assert "埋点丢失" in shown.stdout and f"{FIRST + timedelta(days=LAST)} 按 channel" in shown.stdout
+    monkeypatch.setenv("METRICS_LOCALE", "en")
+    shown = CliRunner().invoke(app, options)
+    assert "tracking loss" in shown.stdout and f"{FIRST + timedelta(days=LAST)} by channel" in shown.stdout
     rows = json.loads(CliRunner().invoke(app, [*options, "--date", str(day(LAST - 1)), "--json"]).stdout)
     assert rows[0]["member"] == "app" and rows[0]["metrics"][0]["share"] > 0
     assert CliRunner().invoke(app, [*options, "--date", "soon"]).exit_code == 2
