@@ -106,9 +106,9 @@ def recommend(
         for pieces in supporting(entry.when, evidence)
     ]
     found.sort(key=lambda one: (-one.score, one.entry, one.evidence[0].member, one.action_en))
-    kept: dict[tuple[str, str], Advice] = {}
-    for one in found:  # the same words from weaker evidence say nothing more
-        kept.setdefault((one.entry, one.action_en), one)
+    kept: dict[str, Advice] = {}
+    for one in found:  # the same words from weaker evidence, or of another entry, say nothing more
+        kept.setdefault(one.action_en, one)
     return tuple(kept.values())[:most]
 
 

@@ -193,9 +193,9 @@ class Message:
             worst = notice.slices[0]
             bound = self.bound(worst)
             body = slice_name(worst.dimension, worst.member, locale)
-            if (worst.observed if worst.foresees else worst.value) is not None:
+            if self._is_known(worst):
                 body += f" {self.figure(worst, locale)}"
-            if bound is not None:
+            if bound is not None and self._is_judged(worst):
                 told = self.judged(worst, bound)
                 body += f"（阈值 {told}）" if locale == "zh" else f" (threshold {told})"
             if breaching := [one for one in notice.parts if one.tier != "none"]:
@@ -395,6 +395,14 @@ class Message:
             return f"{word(f'foresees.{one.foresees}', locale)} {self.judged(one, one.observed)}"
         return self._number_of(one, one.value)
 
+    def _is_known(self, one: Slice) -> bool:
+        """Whether there is a number to tell of a slice."""
+        return one.value is not None or (bool(one.foresees) and one.observed is not None)
+
+    def _is_judged(self, one: Slice) -> bool:
+        """Whether its number is what thresholds judge: a chance that is not known leaves the value of today."""
+        return not one.foresees or one.observed is not None
+
     def judged(self, one: Slice, value: float | None) -> str:
         """What thresholds judge, and the thresholds themselves: in the metric's unit, but of a chance in percent."""
         if one.foresees in CHANCES and value is not None:
@@ -484,12 +492,12 @@ class Message:
 
     def _how_bad(self, one: Slice, locale: Locale) -> str:
         text = slice_name(one.dimension, one.member, locale)
-        if (one.observed if one.foresees else one.value) is not None:
+        if self._is_known(one):
             text += f" {self.figure(one, locale)}"
-        if (bound := self.bound(one)) is not None:
+        if (bound := self.bound(one)) is not None and self._is_judged(one):
             told = self.judged(one, bound)
             text += f"，阈值 {told}" if locale == "zh" else f", threshold {told}"
-        if one.foresees and one.value is not None:
+        if one.foresees and one.value is not None and one.observed is not None:
             name, now = self.metric_name(locale), self.number(one.value)
             text += f"，当前{name} {now}" if locale == "zh" else f", {name} now {now}"
         if one.baseline is not None and self.notice.rule.expression != "value" and one.foresees != "stockout":

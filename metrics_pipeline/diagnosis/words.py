@@ -18,6 +18,11 @@ VERDICTS: Mapping[str, Mapping[Locale, str]] = {
     "site_wide": {"zh": "整体变化,各维度普遍受影响", "en": "everything moved, no single place"},
     "none_found": {"zh": "未找到集中的原因", "en": "no concentrated cause found"},
 }
+WITHIN: Mapping[Locale, str] = {
+    "zh": "该切片内普遍变化,没有更集中的一处",
+    "en": "everything within the slice moved, no single place in it",
+}
+CALENDAR = frozenset({"promotion", "holiday"})
 KINDS: Mapping[str, Mapping[Locale, str]] = {
     "promotion": {"zh": "促销", "en": "promotion"},
     "holiday": {"zh": "节假日", "en": "holiday"},
@@ -73,14 +78,16 @@ class Wording:
 
     def line(self) -> str:
         """For a message: the causes with their shares, else the verdict; what coincides; since when. Empty when nothing could be
-        searched and nothing else is known."""
+        searched and nothing is known but the calendar."""
         zh = self.locale == "zh"
         parts = [self.cause(one) for one in self.diagnosis.causes[:2]]
         is_named = bool(self.diagnosis.causes) and self.diagnosis.verdict not in ("mix_shift", "site_wide")
         if self.diagnosis.searched and not is_named:
-            parts.insert(0, VERDICTS[self.diagnosis.verdict][self.locale])
+            parts.insert(0, self.verdict())
         if top := self._top_step():
             parts.append(top)
+        if not parts and {one.kind for one in self.diagnosis.coinciding} <= CALENDAR:
+            return ""
         if self.diagnosis.coinciding:
             kinds = [self.coinciding(one) for one in self.diagnosis.coinciding[:2]]
             parts.append(("同期:" if zh else "same time: ") + ("、" if zh else ", ").join(kinds))
@@ -93,7 +100,7 @@ class Wording:
     def rows(self) -> list[tuple[str, str]]:
         """Label and text, for a terminal or a page."""
         found = self.diagnosis
-        rows = [("change", self.change()), ("verdict", VERDICTS[found.verdict][self.locale])]
+        rows = [("change", self.change()), ("verdict", self.verdict())]
         rows += [("causes", self.cause(one)) for one in found.causes]
         if found.causes and found.change:
             rows.append(("unexplained", f"{self._own(found.unexplained)} ({found.unexplained / found.change:.0%})"))
@@ -116,6 +123,12 @@ class Wording:
             told.append(("" if label == last else self._label(label), text))
             last = label
         return told
+
+    def verdict(self) -> str:
+        """What kind of finding it is; everything that moved is, of a slice, everything within it."""
+        if self.diagnosis.verdict == "site_wide" and self.diagnosis.slice:
+            return WITHIN[self.locale]
+        return VERDICTS[self.diagnosis.verdict][self.locale]
 
     def title(self) -> str:
         """`支付转化率 · 全部 · 2026-11-22`"""

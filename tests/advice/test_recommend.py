@@ -316,3 +316,19 @@ def test_advice_comes_back_from_its_json():
     for evidence, _, _ in SCENARIOS.values():
         for advice in recommend(evidence, STARTER.values(), records={"restock": Record(1.5, 1.0, 2, 1)}):
             assert Advice.from_json(json.loads(json.dumps(advice.to_json()))) == advice
+
+
+def test_the_same_words_of_two_entries_are_said_once():
+    alert = make_alert("bounce_rate", "up", dimension="channel", member="web")
+    beside = Firing("sessions", "channel", "web", "red", "up", 900.0, 500.0)
+    found = recommend(
+        evidence_of(
+            alert,
+            make_diagnosis("bounce_rate", "up", slice={"channel": "web"}, steps=(make_step("bounced_sessions", "up"),)),
+            [beside],
+        ),
+        STARTER.values(),
+    )
+    actions = [one.action_en for one in found]
+    assert len(actions) == len(set(actions))
+    assert found[0].entry in {"block_bots", "block_bots_of_channel"} and "channel web" in actions[0]

@@ -127,7 +127,9 @@ def test_a_stock_out_alert_says_how_likely_when_and_what_to_order():
     assert message.table_rows[1].cells[2:4] == ("1,200 · 断货概率 34%", "30%")
     assert facts["bound"] == "断货概率 stockout(lead): 黄色提醒 > 30% · 红色报警 > 70%"
     unknown = replace(make_stockout().slices[0], observed=None)
-    assert compose(replace(make_stockout(), slices=(unknown,))).table_rows[0].cells[2] == "34"
+    unjudged = compose(replace(make_stockout(), slices=(unknown,)))
+    assert unjudged.table_rows[0].cells[2] == "34"
+    assert unjudged.title == "[红色报警] 库存量：SKU=SKU-7 34，共 2 个切片"
     said = fields(message, "en")
     assert (said["value"], said["bound"]) == ("chance of a stock-out 82%", "70%")
 

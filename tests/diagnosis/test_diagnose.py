@@ -14,7 +14,8 @@ from metrics_pipeline.access.viewer import Viewer
 from metrics_pipeline.detection.promotions import PromotionDay
 from metrics_pipeline.diagnosis.coinciding import Note
 from metrics_pipeline.diagnosis.diagnose import Context, NothingToDiagnose, diagnose
-from metrics_pipeline.diagnosis.model import Diagnosis
+from metrics_pipeline.diagnosis.model import Coinciding, Diagnosis
+from metrics_pipeline.diagnosis.pyramid import NONE as NO_PYRAMID
 from metrics_pipeline.diagnosis.words import Named, Wording
 from tests.diagnosis.conftest import LAST
 from tests.rules.shop import FIRST as SHOP_FIRST
@@ -170,3 +171,17 @@ def test_return_on_spend_is_taken_apart_as_a_ratio_to_spend_though_it_may_be_neg
     assert (cause.observed, cause.expected) == (pytest.approx(0.0, abs=0.2), pytest.approx(2.0, abs=0.2))
     assert cause.contribution + found.unexplained == pytest.approx(found.change)
     assert all(-1.0 <= one.observed <= 3.0 for one in found.controls if one.metric == "campaign_roi")
+
+
+def test_a_line_says_nothing_where_nothing_could_be_searched_and_only_the_calendar_is_known(paid):
+    day = LAST.date()
+    feast = Coinciding("holiday", "mid_autumn", "中秋节", "Mid-Autumn", day, day, {})
+    note = replace(feast, kind="deploy_note", what_zh="网关升级")
+    bare = replace(
+        paid, causes=(), verdict="none_found", searched=(), since=None, coinciding=(feast,), pyramid=NO_PYRAMID
+    )
+    assert Wording(bare, NAMES, "zh").line() == ""
+    assert "网关升级" in Wording(replace(bare, coinciding=(feast, note)), NAMES, "zh").line()
+    assert Wording(replace(bare, searched=("region",)), NAMES, "zh").line().startswith("未找到集中的原因")
+    inside = replace(bare, searched=("region",), verdict="site_wide", slice={"channel": "web"}, coinciding=())
+    assert Wording(inside, NAMES, "en").line() == "everything within the slice moved, no single place in it"
