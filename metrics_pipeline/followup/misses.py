@@ -257,9 +257,14 @@ class Candidate:
     changes: Mapping[str, Any]
     caught: tuple[Asked, ...]
 
+    @property
+    def rule(self) -> Rule:
+        return self.caught[0].rule
 
-Tried = Callable[[Rule, Mapping[str, Any]], int | None]
-"""(rule, changes) → days of slices beyond their bounds that the change adds over the replay (`days_added`); None when it cannot be made."""
+
+Tried = Callable[[Candidate], int | None]
+"""Days of slices beyond their bounds that a change adds over the replay (`days_added`); None when it cannot be made, or when the
+rule with it would still not have told every report in time."""
 
 
 def days_added(
@@ -309,7 +314,7 @@ def catching(asked: Sequence[Asked], tried: Tried) -> dict[str, list[Suggestion]
             continue
         best: tuple[float, Suggestion] | None = None
         for candidate in candidates(some)[:MOST_TRIED]:
-            added = tried(some[0].rule, candidate.changes)
+            added = tried(candidate)
             if added is None:
                 continue
             balance = MISSED * len(candidate.caught) - added
@@ -337,7 +342,8 @@ def _bounds(rule: Rule, asked: Sequence[Asked]) -> list[Candidate]:
     found = []
     for at in sorted({float(one.strength or 0.0) for one in known}):
         room = scale.bound - at
-        bound = rounded_between(at - 0.1 * room, at - 0.3 * room, at)
+        is_reached = rule.yellow_if.operator in (">=", "<=")  # the bound itself breaches
+        bound = at if is_reached and at == _short(at) else rounded_between(at - 0.1 * room, at - 0.3 * room, at)
         if room <= 0 or bound is None or (scale.bound > 0 >= bound):
             continue
         yellow = scale.threshold(bound)

@@ -27,7 +27,7 @@ from metrics_pipeline.followup.answers import ANSWERED, read_answers
 from metrics_pipeline.followup.edits import Edit, EditError, edit_rule, rule_of, trial, write
 from metrics_pipeline.followup.impact import compare
 from metrics_pipeline.followup.methods import LEAST_ANSWERS, Suggestion, suggestions
-from metrics_pipeline.followup.misses import as_answers, ask, catching, days_added, labels_of
+from metrics_pipeline.followup.misses import Candidate, as_answers, ask, catching, days_added, labels_of
 from metrics_pipeline.followup.occasions import Occasion, expected_occasions, together
 from metrics_pipeline.followup.verdicts import judged_alerts
 from metrics_pipeline.library.catalogue import Catalogue
@@ -172,10 +172,14 @@ def _catching(
 
     seeds = ground.seeds
 
-    def tried(rule: Rule, changes: Mapping[str, Any]) -> int | None:
+    def tried(one: Candidate) -> int | None:
+        rule, known = one.rule, [found.miss for found in one.caught]
         try:
-            edit = edit_rule(ground.rules_dir, ground.catalogue, ground.seeds, rule.id, changes)
+            edit = edit_rule(ground.rules_dir, ground.catalogue, ground.seeds, rule.id, one.changes)
         except EditError:
+            return None
+        now = ask(ground.published, [edit.after], known, promotions=seeds.promotions, references=seeds.references)
+        if any(found.answer != "told" for found in now):
             return None
         last = ground.last_day(rule.metric, actor.now)
         return days_added(
