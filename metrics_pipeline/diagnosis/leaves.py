@@ -362,7 +362,7 @@ def _view(table: Table, track: Track, slots: Ints) -> View | None:
     rate = rate * ((track.expected + shift) / max(float((weight * rate).sum()), 1e-300))
     if is_share:
         rate = np.minimum(rate, 1.0)
-    noise = fit_noise(past[-NOISE_DAYS:].ravel(), (past_exposure[-NOISE_DAYS:] * rate).ravel())
+    noise = fit_noise(past[-NOISE_DAYS:].ravel(), (past_exposure[-NOISE_DAYS:] * rate).ravel(), len(past))
     leaves = Leaves(
         table.dimensions,
         table.members,
@@ -379,7 +379,7 @@ def _noise_of_counts(past: Floats) -> Noise:
     """From ordinary days: leaves against their share of the day's total."""
     days = past[-NOISE_DAYS:]
     share = past.sum(axis=0) / max(float(past.sum()), 1e-300)
-    return fit_noise(days.ravel(), (days.sum(axis=1, keepdims=True) * share).ravel())
+    return fit_noise(days.ravel(), (days.sum(axis=1, keepdims=True) * share).ravel(), len(past))
 
 
 def _spread(values: Floats, slots: Ints) -> float:

@@ -55,6 +55,18 @@ class Settings:
     """Of every opening: how many elements are tried for an added part of the exposure."""
     telling: float = 30.0
     """Counts (in units of the noise) an element needs to tell how members move on ordinary days."""
+    short_history: int = 14
+    """Periods of history below which how members wobble is hardly known: then `least_part` and `layer_price` are at least the next two.
+    Chosen on one half of the real cases and judged on the other (docs/quality.md)."""
+    short_part: float = 0.2
+    short_price: float = 6.0
+
+    def for_history(self, periods: int | None) -> Settings:
+        """The same for so many periods of history; None = not known, which changes nothing."""
+        if periods is None or periods >= self.short_history:
+            return self
+        part, price = max(self.least_part, self.short_part), max(self.layer_price, self.short_price)
+        return replace(self, least_part=part, layer_price=price)
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,8 @@ class Noise:
 
     phi: float
     tau2: float
+    periods: int | None = None
+    """Of history that it was fitted to."""
 
     def variance(self, expected: Floats) -> Floats:
         return self.phi * expected + self.tau2 * expected**2
@@ -111,7 +125,7 @@ class Found:
     """To observed minus expected of all leaves; leaves of several elements count for the first that explained them."""
 
 
-def fit_noise(observed: Floats, expected: Floats) -> Noise:
+def fit_noise(observed: Floats, expected: Floats, periods: int | None = None) -> Noise:
     """Fit phi and tau2 to the squared residuals by weighted least squares.
 
     Left out is what lies beyond three deviations, each widened by one event (phi): among leaves that expect 0.05 events,
@@ -120,7 +134,7 @@ def fit_noise(observed: Floats, expected: Floats) -> Noise:
     use = expected > 0
     v, f = observed[use], expected[use]
     if len(f) < 3:
-        return Noise(1.0, 0.0)
+        return Noise(1.0, 0.0, periods)
     square = (v - f) ** 2
     floor = 1e-9 * float(f.max())
     phi, tau2 = max(float(square.sum() / f.sum()), floor), 0.0
@@ -142,7 +156,7 @@ def fit_noise(observed: Floats, expected: Floats) -> Noise:
         phi = max(phi, floor)
         if abs(phi - fitted[0]) < 0.01 * phi and abs(tau2 - fitted[1]) < 0.01 * tau2 + 1e-9:
             break
-    return Noise(phi, tau2)
+    return Noise(phi, tau2, periods)
 
 
 class _View:
@@ -376,6 +390,8 @@ def search(views: Sequence[Leaves], settings: Settings = Settings()) -> tuple[Fo
     change = _change(views)
     if change == 0 or not any(view.count for view in prepared):
         return ()
+    known = [one.noise.periods for one in views if one.noise is not None and one.noise.periods is not None]
+    settings = settings.for_history(min(known, default=None))
     explained: list[_Explained] = []
     level = 1.0
     for _ in range(1 if all(one.noise for one in views) else 2):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from metrics_pipeline.diagnosis.expectation import expected_counts, expected_rates, ordinary_days
-from metrics_pipeline.diagnosis.search import Leaves, fit_noise, search
+from metrics_pipeline.diagnosis.search import Leaves, Noise, fit_noise, search
 
 MEMBERS = (("华北", "华东", "华南", "西部"), ("app", "web", "store"), tuple(f"c{at}" for at in range(6)))
 NAMES = ("region", "channel", "category")
@@ -158,3 +158,18 @@ def test_small_leaves_take_the_rate_of_their_members():
     found = expected_rates(rng.binomial(exposure.astype(int), rate).astype(float), exposure, CODES, SIZES)
     assert np.abs(found / rate - 1.0).max() < 0.35
     assert np.average(np.abs(found / rate - 1.0), weights=exposure) < 0.06
+
+
+@pytest.mark.parametrize(("periods", "named"), [(None, 2), (56, 2), (14, 2), (13, 1)])
+def test_with_a_short_history_a_second_cause_must_carry_a_fifth_of_what_is_explained(periods, named):
+    rng = np.random.default_rng(5)
+    codes = np.array([(one, other) for one in range(6) for other in range(6)])
+    expected = np.full(36, 4_000.0)
+    truth = expected * np.where(codes[:, 0] == 0, 0.4, 1.0) * np.where(codes[:, 1] == 1, 0.9, 1.0)
+    members = tuple(tuple(f"{name}{at}" for at in range(6)) for name in "ab")
+    leaves = Leaves(
+        ("a", "b"), members, codes, rng.poisson(truth).astype(float), expected, None, Noise(1.0, 0.0, periods)
+    )
+    found = search([leaves])
+    assert found[0].element == (("a", "a0"),)
+    assert len(found) == named
