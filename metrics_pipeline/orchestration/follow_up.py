@@ -4,6 +4,7 @@ Here: two assets, their jobs and schedules. Not here: how a proposal is made or 
 heavy is imported before an asset runs.
 """
 
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,26 +81,15 @@ def build_proposals_asset(project: "Project") -> dg.AssetsDefinition:
 
 def build_proposals_schedule(settings: Settings) -> list[Any]:
     """The job of `followup/proposals` and its schedule."""
-    job = dg.define_asset_job(
+    return _every_week(
+        settings,
         PROPOSALS,
-        selection=dg.AssetSelection.assets(PROPOSALS_KEY),
-        executor_def=dg.in_process_executor,
-        description="Look at what people said of alerts, and write down which changes of rules that suggests.",
-        tags={"metrics/kind": PROPOSALS},
+        PROPOSALS_KEY,
+        PROPOSALS_CRON,
+        "Look at what people said of alerts, and write down which changes of rules that suggests.",
+        "Monday 07:30 shop time.",
+        lambda at: dg.RunRequest(run_key=f"{at:%Y-%m-%d}"),
     )
-
-    @dg.schedule(
-        name="proposals_every_week",
-        cron_schedule=PROPOSALS_CRON,
-        job=job,
-        execution_timezone=settings.installation.timezone,
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Monday 07:30 shop time.",
-    )
-    def proposals_every_week(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-        return dg.RunRequest(run_key=f"{context.scheduled_execution_time:%Y-%m-%d}")
-
-    return [proposals_every_week]
 
 
 def build_retrospective_asset(settings: Settings) -> dg.AssetsDefinition:
@@ -142,27 +132,52 @@ def build_retrospective_asset(settings: Settings) -> dg.AssetsDefinition:
 
 def build_retrospective_schedule(settings: Settings) -> list[Any]:
     """The job of `followup/retrospective` and its schedule."""
-    job = dg.define_asset_job(
+
+    def request(at: datetime) -> dg.RunRequest:
+        week = last_week(at.astimezone(settings.zone).date())
+        return dg.RunRequest(run_key=week.name, tags={WEEK_TAG: week.name})
+
+    return _every_week(
+        settings,
         RETROSPECTIVE,
-        selection=dg.AssetSelection.assets(RETROSPECTIVE_KEY),
+        RETROSPECTIVE_KEY,
+        RETROSPECTIVE_CRON,
+        "Write last week's retrospective.",
+        "Monday 08:00 shop time: the week that ended.",
+        request,
+    )
+
+
+def _every_week(  # noqa: PLR0917
+    settings: Settings,
+    name: str,
+    key: dg.AssetKey,
+    cron: str,
+    description: str,
+    when: str,
+    request: Callable[[datetime], dg.RunRequest],
+) -> list[Any]:
+    """A job over one asset, and the schedule that runs it once a week. `request`: the run of a scheduled time."""
+    job = dg.define_asset_job(
+        name,
+        selection=dg.AssetSelection.assets(key),
         executor_def=dg.in_process_executor,
-        description="Write last week's retrospective.",
-        tags={"metrics/kind": RETROSPECTIVE},
+        description=description,
+        tags={"metrics/kind": name},
     )
 
     @dg.schedule(
-        name="retrospective_every_week",
-        cron_schedule=RETROSPECTIVE_CRON,
+        name=f"{key.path[-1]}_every_week",
+        cron_schedule=cron,
         job=job,
         execution_timezone=settings.installation.timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Monday 08:00 shop time: the week that ended.",
+        description=when,
     )
-    def retrospective_every_week(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-        week = last_week(context.scheduled_execution_time.astimezone(settings.zone).date())
-        return dg.RunRequest(run_key=week.name, tags={WEEK_TAG: week.name})
+    def every_week(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        return request(context.scheduled_execution_time)
 
-    return [retrospective_every_week]
+    return [every_week]
 
 
 def last_week(day: date) -> Any:
