@@ -68,6 +68,7 @@ _TWICE = np.float32(0.15)
 _STREAK = np.float32(4)
 LEAST_POWER = np.float32(0.02)
 _LOG_BOUND = np.float32(2.5)
+"""Log distance that is as far as any, of a series and of a group: where all answer weakly, a little would be a great movement."""
 
 
 @dataclass(frozen=True)
@@ -422,7 +423,7 @@ class _Block:
         self.level_variance += self.begun * (move - level_gain * self.level_variance)
 
         week_gain = gain * week_variance * (np.float32(0.25) + np.float32(0.75) * calm)
-        self.week[slot] += week_gain * (pull + taught)
+        self.week[slot] += _within(week_gain * (pull + taught), -1, 1)
         self.week_variance[slot] += t.week_move**2 - week_gain * week_variance
 
         known = self.seen - len(self.week)  # before each slot has been seen once, residuals are ignorance and not noise
@@ -438,7 +439,7 @@ class _Block:
         self.common_before[slot] = np.where(is_ordinary, common, before)
         if not (twice >= _TWICE).any():
             return np.float32(0)
-        doubt = self._each(np.where(twice >= _TWICE, twice * twice, 0))
+        doubt = (self.strength * self._each(np.where(twice >= _TWICE, twice, 0))) ** 2
         added = np.maximum(doubt - self.week_variance[slot], 0)
         self.week_variance[slot] += added
         return np.asarray(added)
@@ -500,7 +501,7 @@ class _Block:
         rest = whole - square
         rest *= rest > 1e-4 * whole
         others = (whole * self._each(common) - bounded) / np.maximum(rest, np.float32(1e-6)) * (rest > 0)
-        return common, information, others, rest
+        return _within(common, -_LOG_BOUND, _LOG_BOUND), information, _within(others, -_LOG_BOUND, _LOG_BOUND), rest
 
     def _learn_lifts(self, period: int, is_event: BoolArray, now: _Now) -> None:
         """The lift of a day of an event is what the group did; earlier times count half as much each."""

@@ -96,6 +96,19 @@ def test_a_moderate_fall_of_some_hours_is_seen_as_a_drift_while_it_lasts():
     assert (judge(fallen, begin + 5, detector=Drift()).p_value[4:] > 1e-3).all()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_small_group_of_rare_shares_that_stands_still_at_times_is_never_expected_beyond_all_bounds(seed):
+    random, hours = np.random.default_rng(seed), np.arange(24 * 7 * 12)
+    day = np.maximum(1.05 + np.sin(2 * np.pi * (hours % 24 - 9) / 24), 0.05)
+    placed = random.poisson(np.array([6.0, 0.4, 0.5, 0.3])[:, None] * day).astype(float)
+    approved = random.poisson(np.roll(placed, 1, axis=1) * 0.8).astype(float)
+    approved[:, hours // 24 % 17 == 5] = 0
+    approved[placed == 0] = np.nan
+    panel = Panel(approved, hours % 168, np.zeros(4, dtype=np.int64), np.where(placed > 0, placed, np.nan))
+    seen = walk(panel, Calendar.empty(4, len(hours)), slice(1500, len(hours)))
+    assert np.nanmax(seen.expected) < 2 * np.nanmax(panel.value)
+
+
 def test_an_event_is_judged_by_its_last_time():
     panel, nothing = make_panel(n=1, days=420, peers=False), np.zeros((1, 420), dtype=np.int64)
     event, phase = nothing - 1, nothing.copy()
