@@ -7,7 +7,7 @@ Plain data from the store alone, as its reader may see it: no values are read, s
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, tzinfo
 from typing import Any
@@ -162,6 +162,19 @@ def newest_week(store: Store, sight: Sight, *, zone: tzinfo, now: datetime) -> W
             if len(read_answers(connection, sight, since=start, until=until)):
                 return week
     return present.before
+
+
+def metrics_looked_back_on(
+    connection: Connection, sight: Sight, weeks: Iterable[Week], *, zone: tzinfo
+) -> list[tuple[str, str]]:
+    """(metric, week) of the alerts that the retrospectives of these weeks tell of, of what the reader may see."""
+    metric_of = {rule: str(card["metric"]) for rule, card in dispatch.cards(connection).items()}
+    found: dict[tuple[str, str], None] = {}
+    for week in weeks:
+        start, until = week.span(zone)
+        rules = read_answers(connection, sight, since=start, until=until)["rule"].unique()
+        found |= dict.fromkeys((metric_of[rule], week.name) for rule in rules if metric_of.get(rule))
+    return list(found)
 
 
 def look_at_week(

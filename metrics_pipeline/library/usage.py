@@ -1,13 +1,27 @@
-"""Where each metric is used: other metrics, rules, targets; what is used again and again, and what nobody uses. Pure."""
+"""Where each metric is used: rules, formulas, forecasts, reports; what is used again and again, and what nobody uses. Pure.
+
+A use is a row of a kind and a name, so that who uses metrics in another way (questions, say) adds a kind and nothing else.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from metrics_pipeline.library.catalogue import Catalogue
+
+RULE, FORMULA, FORECAST, REPORT = "rule", "formula", "forecast", "report"
+
+
+class Use(NamedTuple):
+    """That something uses a metric."""
+
+    metric: str
+    kind: str
+    name: str
+    """Of the rule, of the metric whose formula names it, of the page."""
 
 
 @dataclass(frozen=True)
@@ -15,23 +29,25 @@ class Usage:
     """Who uses one metric."""
 
     metric: str
-    rules: tuple[str, ...]
-    """Rules that judge it, or look at it as a sample."""
-    direct: tuple[str, ...]
-    """Metrics whose formula names it."""
+    by_kind: Mapping[str, tuple[str, ...]]
+    """Kind of use → names, in the order in which they were given; kinds without a use are left out."""
     downstream: tuple[str, ...]
     """Every metric made of it, directly or not."""
     targets: int
     """Rows of targets and benchmarks."""
     is_unused: bool
-    """No rule, no metric and no report needs it: it is not strategic either."""
+    """Nothing uses it, and it is not strategic either."""
     stale_hours: float | None
     """Hours since it was due with new values; None = fresh, absent or never published."""
 
     @property
     def uses(self) -> int:
-        """Rules and formulas that use it."""
-        return len(self.rules) + len(self.direct)
+        """Everything that uses it."""
+        return sum(map(len, self.by_kind.values()))
+
+    def names(self, kind: str) -> tuple[str, ...]:
+        """What uses it in this way."""
+        return self.by_kind.get(kind, ())
 
     def as_json(self) -> dict[str, Any]:
         return {**self.__dict__, "uses": self.uses}
@@ -43,7 +59,7 @@ class Reuse:
 
     metrics: int
     reused: int
-    """Used by two or more rules and formulas."""
+    """Used twice or more."""
     unused: int
     uses: int
 
@@ -55,7 +71,7 @@ class Reuse:
 
 def usage_of(
     catalogue: Catalogue,
-    rules: Mapping[str, Sequence[str]],
+    uses: Iterable[Use],
     targets: Mapping[str, int],
     reach: Mapping[str, datetime | None],
     *,
@@ -63,17 +79,21 @@ def usage_of(
 ) -> list[Usage]:
     """One entry for each metric, in the order of the pyramid.
 
-    `rules`: metric → ids of the rules that look at it. `targets`: metric → rows of targets and benchmarks. `reach`:
-    metric → end of its published values, shop-local, and `now` on the same clock; absent metrics have none.
+    `uses`: of every kind but formulas, which the catalogue knows. `targets`: metric → rows of targets and benchmarks.
+    `reach`: metric → end of its published values, shop-local, and `now` on the same clock; absent metrics have none.
     """
+    found: dict[str, dict[str, dict[str, None]]] = {name: {} for name in catalogue.metrics}
+    formulas = (Use(name, FORMULA, user) for name, users in catalogue.downstream.items() for user in users)
+    for use in (*uses, *formulas):
+        if use.metric in found:
+            found[use.metric].setdefault(use.kind, {})[use.name] = None
     return [
         Usage(
             metric=metric.id,
-            rules=tuple(rules.get(metric.id, ())),
-            direct=catalogue.downstream[metric.id],
+            by_kind={kind: tuple(names) for kind, names in found[metric.id].items()},
             downstream=tuple(catalogue.users(metric.id)),
             targets=targets.get(metric.id, 0),
-            is_unused=not (rules.get(metric.id) or catalogue.downstream[metric.id] or metric.layer == "strategic"),
+            is_unused=not (found[metric.id] or metric.layer == "strategic"),
             stale_hours=None if metric.absent else _stale(reach.get(metric.id), metric.freshness_hours, now),
         )
         for metric in catalogue.metrics.values()

@@ -313,3 +313,6 @@ def _said(home: Home) -> None:
             f"of {metric}",
         )
         run("alerts", "drill", "--rule", f"{metric}_low", "--for", "9d")
+    kept = home.settings.home / "retrospectives" / "2026-W14.html"
+    kept.parent.mkdir()
+    run("retrospective", "--week", kept.stem, "--html", str(kept))

@@ -26,6 +26,7 @@ from metrics_pipeline.followup.retrospective import (
     UnknownWeek,
     look_at_episode,
     look_at_week,
+    metrics_looked_back_on,
     newest_week,
     parse_week,
     week_of,
@@ -129,6 +130,31 @@ def test_a_week_tells_what_happened_who_was_told_and_what_came_of_it(store):
     assert case.order is not None and case.order.close_note == "换了承运商"
     assert case.series is not None and len(case.series.points) == 31
     assert json.loads(json.dumps(look.as_json(), default=str))["cases"][0]["order"]["close_reason"] == "fixed"
+
+
+def test_pages_use_the_metrics_of_their_alerts_as_far_as_the_reader_sees_these(store):
+    def used(sight, *weeks):
+        with store.reading() as connection:
+            return metrics_looked_back_on(connection, sight, weeks, zone=load_settings({}).zone)
+
+    assert used(OPEN, WEEK.before, WEEK) == [("refund_rate", "2025-W46")]
+    assert used(OPEN, WEEK.before) == used(viewer(slices={"region": frozenset({"华南"})}), WEEK) == []
+    assert used(viewer(level=Level.HIDDEN, slices={"region": frozenset({"华东"})}), WEEK) == [
+        ("refund_rate", "2025-W46")
+    ]
+
+
+def test_a_kept_page_is_a_use_of_its_metrics(home, monkeypatch):
+    monkeypatch.setenv("METRICS_HOME", str(home))
+    runner = CliRunner()
+    before = json.loads(runner.invoke(app, ["library", "usage", "refund_rate", "--json"]).stdout)["metrics"][0]
+    page = home / "retrospectives" / "2025-W46.html"
+    page.parent.mkdir(exist_ok=True)
+    assert runner.invoke(app, ["retrospective", "--week", "2025-W46", "--html", str(page)]).exit_code == 0
+    after = json.loads(runner.invoke(app, ["library", "usage", "refund_rate", "--json"]).stdout)["metrics"][0]
+    assert after["by_kind"] == {**before["by_kind"], "report": ["retrospective 2025-W46"]}
+    assert after["uses"] == before["uses"] + 1
+    assert "retrospective 2025-W46" in runner.invoke(app, ["library", "usage", "refund_rate"]).stdout
 
 
 def test_the_night_of_sunday_is_in_the_page_of_monday_and_what_only_this_week_has_is_shown_by_default(tmp_path):

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from metrics_pipeline.library.catalogue import Catalogue
 from metrics_pipeline.library.columns import Columns
 from metrics_pipeline.library.lineage import Edge, lineage_of
-from metrics_pipeline.library.usage import reuse, usage_of
+from metrics_pipeline.library.usage import Use, reuse, usage_of
 from metrics_pipeline.orchestration.dbt_assets import PyramidTranslator
 from metrics_pipeline.settings import PROJECT_ROOT
 from metrics_pipeline.sources.contract import load_contract
@@ -75,12 +75,18 @@ def test_a_graph_is_written_for_graphviz_and_for_markdown(catalogue: Catalogue, 
 
 def test_use_counts_rules_and_formulas_and_finds_what_is_stale_or_unused(catalogue: Catalogue):
     now = datetime(2026, 1, 10, 12)
-    found = usage_of(
-        catalogue, {"refund_rate": ["a", "b"]}, {"refund_rate": 3}, {"refund_rate": datetime(2026, 1, 8)}, now=now
-    )
+    uses = [
+        Use("refund_rate", "rule", "a"), Use("refund_rate", "rule", "b"), Use("refund_rate", "rule", "a"),
+        Use("refund_rate", "report", "retrospective 2026-W01"), Use("gone", "rule", "c"), Use("page_views", "question", "q"),
+    ]  # fmt: skip
+    found = usage_of(catalogue, uses, {"refund_rate": 3}, {"refund_rate": datetime(2026, 1, 8)}, now=now)
     by_metric = {one.metric: one for one in found}
     rate = by_metric["refund_rate"]
-    assert (rate.rules, rate.direct, rate.targets, rate.uses) == (("a", "b"), ("order_health",), 3, 3)
+    assert rate.by_kind == {
+        "rule": ("a", "b"), "report": ("retrospective 2026-W01",), "formula": ("order_health",),
+    }  # fmt: skip
+    assert (rate.targets, rate.uses) == (3, 4)
+    assert not by_metric["page_views"].is_unused, "a kind of use that nobody knows yet counts like others"
     assert rate.stale_hours == pytest.approx(60 - catalogue.metrics["refund_rate"].freshness_hours)
     assert by_metric["order_health"].is_unused
     assert not by_metric["gmv"].is_unused
