@@ -75,6 +75,7 @@ def alerts_list(rule: RuleOption = None, as_json: JsonOption = False) -> None:
 
     with opened_door() as door:
         found = door.sight.seen(current_alerts(door.store, rule=rule, limit=_reach(door, 200)))
+        door.read_alerts(found)
         if not found:
             _is_known(rule, door)
     if as_json:
@@ -94,6 +95,7 @@ def alerts_history(rule: RuleOption = None, limit: LimitOption = 50, as_json: Js
             found.sort(key=lambda one: one.instance)
             found.sort(key=lambda one: (one.at, one.period), reverse=True)
         found = found[:limit]
+        door.read_alerts(found)
         if not found:
             _is_known(rule, door)
     if as_json:
@@ -286,6 +288,7 @@ def _story_seen(door: CliDoor, story: Story) -> Story:
         raise UnknownAlert(story.key)
     orders = tuple(_order_seen(door, one) for one in story.orders)
     if level == Level.EXACT and door.sight.shows_shares(story.key):
+        door.read_alerts((*((story.instance,) if story.instance else ()), *story.episodes, *story.transitions))
         return replace(story, orders=orders)
     return replace(
         story,

@@ -5,6 +5,7 @@ Every verb that shows something of a metric opens it here. While no policy is on
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -167,6 +168,33 @@ class CliDoor:
         if rows and metric in self.facts and self.facts[metric].is_sensitive:
             where = "" if by == "all" else f"{by}={member or '*'}"
             self.record([Event("metric.read", metric, where, "done", {"rows": rows})])
+
+    def read_alerts(self, rows: Iterable[Any]) -> None:
+        """`read`, of alerts that are shown: rows with an `instance` or `key` and numbers that were not taken away."""
+        from metrics_pipeline.access.model import SENSITIVE
+        from metrics_pipeline.alerts.notice import RuleCard
+        from metrics_pipeline.alerts.sight import NUMBERS
+        from metrics_pipeline.store import dispatch
+        from metrics_pipeline.store.audit import Event
+
+        told = [row for row in rows if any(getattr(row, name, None) is not None for name in NUMBERS)]
+        if not told:
+            return
+        with self.store.reading() as connection:
+            cards = {rule: RuleCard.from_json(card) for rule, card in dispatch.cards(connection).items()}
+        rules = Counter(
+            str(getattr(row, "instance", None) or getattr(row, "key", "")).partition("{")[0] for row in told
+        )
+        counts: Counter[str] = Counter()
+        for rule, count in rules.items():
+            if rule in cards and cards[rule].sensitivity == SENSITIVE:
+                counts[cards[rule].metric] += count
+        self.record([Event("metric.read", metric, "", "done", {"alerts": count}) for metric, count in counts.items()])
+
+    def read_inputs(self, metric: str, library: Catalogue, *, rows: int) -> None:
+        """`read`, of a metric tried on history: with its inputs, which it is computed from."""
+        for name in (metric, *library.upstream(metric)):
+            self.read(name, "all", None, rows=rows)
 
     def require_export(self, what: str, target: Path | None) -> None:
         """`require("export")` when something is to be written to a file, and its record; nothing is kept in the open."""

@@ -33,7 +33,6 @@ from metrics_pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from metrics_pipeline.cli.door import CliDoor
-    from metrics_pipeline.library.catalogue import Catalogue
     from metrics_pipeline.library.changing import Change
     from metrics_pipeline.library.proposals import Actor, Applied
     from metrics_pipeline.orchestration.in_process import RunOutcome
@@ -292,6 +291,7 @@ def _knows(door: CliDoor, row: ProposalRow) -> bool:
 def _may_name(settings: Settings, changes: Mapping[str, str]) -> None:
     """End when a formula names a metric or a measure that is not there, or that the user may not know of."""
     from metrics_pipeline.access.library import known_measures
+    from metrics_pipeline.library.catalogue import Catalogue
 
     with opened_door(settings) as door:
         if door.is_open:

@@ -259,6 +259,9 @@ def _preview(door: CliDoor, library: Catalogue, composition: Composition) -> tup
         values = trial(door.published(), composition.catalogue, composition.id, facts=door.counted(library))
     except (PreviewError, NotPublished) as error:
         return None, str(error)
+    for name in composition.metric.inputs:
+        if name in library.metrics:
+            door.read_inputs(name, library, rows=len(values))
     return values, ""
 
 

@@ -123,7 +123,8 @@ def _look(settings: Settings, row: ProposalRow, days: int) -> _Looked:
     try:
         with opened_door(settings) as door:
             published, counted = door.published(), replace(door.counted(before), is_fresh=is_in_files(row))
-        looked.preview = preview(published, after, row.metric, days=days, facts=counted)
+            looked.preview = preview(published, after, row.metric, days=days, facts=counted)
+            door.read_inputs(row.metric, after, rows=looked.preview.compared + looked.preview.only_new)
         seeds = seeds_of(settings)
         looked.fired = firings(
             published, after, row.metric, load_rules(settings.rules_dir, before, seeds).rules,

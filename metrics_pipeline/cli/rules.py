@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -240,6 +241,8 @@ def rules_replay(  # noqa: PLR0917 - options of a command
         html.parent.mkdir(parents=True, exist_ok=True)
         html.write_text(replay_page(result, incidents), "utf-8")
     rows, scores, alerts = _replay_rows(result), _score_rows(result), _alert_rows(result)
+    if as_json or list_alerts or html is not None:
+        _record_read(settings, chosen, result)
     weeks = [{"week of": f"{monday}", "firings": sum(of_week.values())} for monday, of_week in result.weeks]
     if as_json:
         print_json(
@@ -369,6 +372,15 @@ def _score_rows(result: Replay) -> list[dict[str, Any]]:
         }
         for one in result.scores
     ]
+
+
+def _record_read(settings: Settings, chosen: Sequence[Rule], result: Replay) -> None:
+    """Alerts on history show values as others do."""
+    metric_of = {one.id: one.metric for one in chosen}
+    counts = Counter(metric_of[one.rule] for one in result.episodes)
+    with opened_door(settings) as door:
+        for metric, count in counts.items():
+            door.read(metric, "all", None, rows=count)
 
 
 def _alert_rows(result: Replay) -> list[dict[str, Any]]:

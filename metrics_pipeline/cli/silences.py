@@ -67,6 +67,7 @@ def silences_add(  # noqa: PLR0917 - options of a command
         with opened_door(settings) as door:
             door.require_general("silence")
             muted = door.sight.seen(preview_silence(door.store, routing_of(settings), wanted))
+            door.read_alerts(muted)
             if not preview:
                 number = add_silence(
                     door.store,
@@ -188,6 +189,7 @@ def alerts_held(as_json: JsonOption = False) -> None:
     settings = load_settings()
     with opened_door(settings) as door:
         found = door.sight.seen(held_back(door.store))
+        door.read_alerts(found)
     if as_json:
         print_json([one.__dict__ for one in found])
         return

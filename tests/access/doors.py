@@ -109,6 +109,11 @@ COMMANDS: Mapping[str, list[tuple[str, ...]]] = {
     "alerts snooze": [("numbatsum_low", "--by", ASKER, "--for", "1h"), ("wombatpay_low", "--by", ASKER, "--for", "1h")],
     "alerts drill": [("--rule", "numbatsum_low"), ("--rule", f"{ADDED}_low"), ("--end",)],
     "alerts rehearse": [(*DAYS, "--out", "OUT"), (*DAYS, "--json", "--rule", "wombatpay_low"), (*DAYS, "--rule", "kowari_lo")],
+    "alerts missed": [
+        (), ("--json",), ("wombatpay", "--on", str(LAST)), ("numbatsum", "--on", str(LAST), "--json"), (ADDED, "--on", str(LAST)),
+        ("wombatpay", "--on", str(LAST), "--slice", f"region={REGIONS[1]}"), ("quollshare", "--on", str(LAST), "--slice", f"region={REGIONS[2]}"),
+        ("--remove", "9"),
+    ],
     "alerts did": [(f"numbatsum_low{{all=all}}{EPISODE}", "look"), (f"{ADDED}_low{{all=all}}{EPISODE}", "look")],
     "calendar add": [("nothing", "--on", "no day", "--name-zh", "无", "--name-en", "None")],
     "calendar infer": [(), ("--json",)],
@@ -195,6 +200,11 @@ ADDRESSES: Mapping[str, list[str]] = {
 
 PARTS = 8
 """Into how many parts the doors are dealt: a test asks some of them of many people."""
+
+
+def part_of(command: str) -> int:
+    """The part that a command is dealt to."""
+    return list(COMMANDS).index(command) % PARTS
 
 
 def answers(home: Home, part: int | None = None) -> Iterator[tuple[str, str]]:
