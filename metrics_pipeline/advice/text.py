@@ -99,7 +99,10 @@ def advice_text(advice: Advice, locale: Locale, *, currency: str = "") -> str:
 
 
 def order_text(advice: Advice, locale: Locale) -> str:
-    """What to order by when, after the words of the action, where the advice rests on a shelf: `：最迟 11-24 向 … 订 240 件`; else ''."""
+    """What to order by when, after the words of the action, where the advice rests on a shelf: `：最迟 11-24 向 … 订 240 件`; else ''.
+
+    An order that is late by the certainty that is wanted comes after the shelf is empty, or may.
+    """
     shelf = next((one.supply for one in advice.evidence if one.supply is not None), None)
     if shelf is None:
         return ""
@@ -111,17 +114,20 @@ def order_text(advice: Advice, locale: Locale) -> str:
             else f"the {shelf.on_order:,} under way will do, see that they come"
         )
         return f"：{told}" if zh else f": {told}"
+    comes = shelf.arrives_on
+    is_sure = shelf.on_hand <= 0 or (shelf.sold_out_on is not None and comes is not None and shelf.sold_out_on <= comes)
     packs = ""
     if shelf.pack_size > 1:
         packs = f"（整箱 {shelf.pack_size:,} 件）" if zh else f" (packs of {shelf.pack_size:,})"
     if zh:
         when = "立即" if shelf.is_late else f"最迟 {shelf.order_by} "
         whom = f"向 {shelf.supplier} " if shelf.supplier else ""
-        late = "，晚于断货：同时催在途、调拨" if shelf.is_late else ""
+        late = f"，{'晚于断货' if is_sure else '到货前可能断货'}：同时催在途、调拨" if shelf.is_late else ""
         return f"：{when}{whom}订 {shelf.quantity:,} 件{packs}，约 {shelf.arrives_on} 到货{late}"
     when = "at once" if shelf.is_late else f"by {shelf.order_by}"
     whom = f" from {shelf.supplier}" if shelf.supplier else ""
-    late = ", after it is sold out: expedite what is under way and transfer meanwhile" if shelf.is_late else ""
+    when_late = "after it is sold out" if is_sure else "by when it may be sold out"
+    late = f", {when_late}: expedite what is under way and transfer meanwhile" if shelf.is_late else ""
     return f": order {shelf.quantity:,}{packs}{whom} {when}, arriving about {shelf.arrives_on}{late}"
 
 

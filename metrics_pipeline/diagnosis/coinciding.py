@@ -47,17 +47,12 @@ class Happening:
     size: float
     """|change ÷ expected|."""
 
-    def meets(self, elements: Mapping[str, str]) -> bool:
-        """Whether it may be about the same thing: it contradicts neither the slice nor every cause."""
-        if not _agree(elements, self.slice):
-            return False
-        return not self.causes or any(_agree(elements, one.elements) for one in self.causes)
-
     def touches(self, elements: Mapping[str, str]) -> bool:
-        """Whether it lies where the change is: in the slice, and in a cause where causes explain most of it."""
+        """Whether it lies where the change is: in the slice, and in a cause where causes explain most of it; what is about everything
+        ({}) does."""
         if not _agree(elements, self.slice):
             return False
-        if sum(one.share for one in self.causes) < EXPLAINED:
+        if not elements or sum(one.share for one in self.causes) < EXPLAINED:
             return True
         return any(
             _agree(elements, one.elements) and not elements.keys().isdisjoint(one.elements) for one in self.causes
@@ -134,7 +129,7 @@ def noted_on(notes: Iterable[Note], change: Happening) -> list[Coinciding]:
             dict(one.elements),
         )
         for one in notes
-        if one.starts_on <= on <= one.ends_on + timedelta(days=NOTE_DAYS) and change.meets(one.elements)
+        if one.starts_on <= on <= one.ends_on + timedelta(days=NOTE_DAYS) and change.touches(one.elements)
     ]
 
 

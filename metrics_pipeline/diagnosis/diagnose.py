@@ -470,7 +470,7 @@ def _coinciding(
     if problems is None:
         problems = data_problems_on(published, change.on, context.promotions)
     found = [*promotions_on(context.promotions, change), *noted_on(context.notes, change)]
-    found += [one for one in problems if change.meets(one.elements)]
+    found += [one for one in problems if change.touches(one.elements)]
     if direction == "down" and "stock_on_hand" in published.metrics and sells(metric, context.catalogue):
         found += sold_out_on(published, change)
     if "ad_spend" in published.metrics:

@@ -16,6 +16,7 @@ from metrics_pipeline.followup.charts import days_svg, weeks_svg
 from metrics_pipeline.followup.quality import Quality, RuleQuality
 from metrics_pipeline.followup.retrospective import EpisodeLook, Figures, WeekLook
 from metrics_pipeline.followup.words import word
+from metrics_pipeline.store.records import OrderEvent
 from metrics_pipeline.store.rule_proposals import ProposalRow
 
 LISTED = 60
@@ -178,21 +179,23 @@ def story_lines(look: EpisodeLook, paper: Paper) -> list[tuple[str, str, str]]:
     story = look.story
     moments: list[tuple[datetime, str, str]] = []
     for row in story.transitions:
-        change = f"{row.from_state} {row.from_tier} → {row.to_state} {row.to_tier}".replace(" none", "")
+        sides = ((row.from_state, row.from_tier), (row.to_state, row.to_tier))
+        change = " → ".join(
+            " ".join(paper(f"is.{one}") for one in (state, tier) if one and one != "none") for state, tier in sides
+        )
         value = "" if row.value is None else f", {number(row.value, look.case.card.unit, currency=paper.currency)}"
-        moments.append((row.at, paper("state"), f"{row.period:%Y-%m-%d %H:%M} {change} ({row.reason}{value})"))
+        reason = paper(f"is.{row.reason}")
+        moments.append((row.at, paper("state"), f"{row.period:%Y-%m-%d %H:%M} {change} ({reason}{value})"))
     names = {one.receiver for one in look.case.told}
     for message in story.messages:
         receiver = message.receiver.partition(":")[0] if message.receiver not in names else message.receiver
-        moments.append(
-            (message.sent_at or message.created_at, paper("sent"), f"{message.reason} → {receiver}: {message.state}")
-        )
+        why, state = paper(f"is.{message.reason}"), paper(f"is.{message.state}")
+        moments.append((message.sent_at or message.created_at, paper("sent"), f"{why} → {receiver}: {state}"))
     for order in story.orders:
         for event in order.events:
             who = "" if event.who == SYSTEM else f"{event.who}: "
-            moments.append(
-                (event.at, f"{paper('order')} {order.order.id}", f"{who}{event.what} {event.detail}".strip())
-            )
+            told = f"{who}{paper(f'is.{event.what}')} {_event_detail(event, paper)}".replace("： ", "：").strip()
+            moments.append((event.at, f"{paper('order')} {order.order.id}", told))
     for said in story.feedback:
         word_ = (
             paper("outcome.true")
@@ -203,6 +206,16 @@ def story_lines(look: EpisodeLook, paper: Paper) -> list[tuple[str, str, str]]:
     for done in look.actions:
         moments.append((done.at, paper("action"), f"{done.who}: {done.action} {done.note}".strip()))
     return [(paper.at(at), kind, text) for at, kind, text in sorted(moments, key=lambda one: one[0])]
+
+
+def _event_detail(event: OrderEvent, paper: Paper) -> str:
+    """The detail of an event of an order in the reader's language: an advice is kept in both, a reason as its word."""
+    zh, found, en = event.detail.partition(" · ")
+    if event.what == "advised" and found:
+        return zh if paper.locale == "zh" else en
+    reason, colon, note = event.detail.partition(":")
+    words = CLOSE_WORDS.get(reason)
+    return event.detail if words is None else f"{words[0 if paper.locale == 'zh' else 1]}{colon}{note}"
 
 
 def proposal_view(row: ProposalRow, paper: Paper) -> dict[str, Any]:

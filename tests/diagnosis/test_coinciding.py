@@ -140,9 +140,11 @@ def test_notes_and_promotions_of_other_slices_are_not_listed():
         (replace(FALL, slice={"channel": "web"}), False),
         (replace(FALL, causes=(cause(channel="web"),)), False),
         (replace(FALL, causes=(cause(channel="web"), cause(channel="app"))), True),
-        (replace(FALL, causes=(cause(region="华东"),)), True),
+        (replace(FALL, causes=(cause(region="华东"),)), False),
+        (replace(FALL, causes=(cause(0.4, region="华东"),)), True),
     ):
         assert bool(noted_on(notes, one)) is seen
+        assert noted_on([replace(notes[0], elements={})], one)  # a release of everything
     assert promotions_on(days, FALL) and promotions_on(days, replace(FALL, slice={"category": "鞋"}))
     assert not promotions_on(days, replace(FALL, slice={"category": "包"}))
     assert not promotions_on(days, replace(FALL, causes=(cause(category="包"),)))

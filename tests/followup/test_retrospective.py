@@ -225,8 +225,11 @@ def test_markdown_says_the_same_without_pictures(store):
 def test_one_alert_is_told_from_its_breach_to_its_outcome(store):
     look = look_at_episode(store, OPEN, NORTH, zone=load_settings({}).zone, people={}, now=LATER)
     text = episode_markdown(look, paper("en"))
-    order = [text.index(one) for one in ("firing red", "first → file", "→ ok", "closed fixed: 换了承运商")]
+    order = [text.index(one) for one in ("firing red", "first → file", "→ ok", "closed: fixed: 换了承运商")]
     assert order == sorted(order)
+    zh = episode_markdown(look, paper("zh"))
+    order = [zh.index(one) for one in ("报警 红色", "新报警 → file", "→ 正常", "关闭：已修复: 换了承运商")]
+    assert order == sorted(order) and "firing" not in zh
     assert "how it went" in episode_html(look, paper("en")).lower()
     with pytest.raises(UnknownAlert, match="there is no alert"):
         look_at_episode(store, OPEN, NORTH.replace("11-11", "11-10"), zone=load_settings({}).zone, people={}, now=LATER)
