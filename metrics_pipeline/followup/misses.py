@@ -63,6 +63,12 @@ class Asked:
     told_at: datetime | None = None
     """The period with which its alert opens, shop-local."""
 
+    def is_caught_by(self, changed: Asked) -> bool:
+        """Whether the rule in another form does better: it tells at all, or earlier."""
+        if self.answer == "late" and self.told_at is not None:
+            return changed.told_at is not None and changed.told_at < self.told_at
+        return changed.told_at is not None
+
 
 def watches(rule: Rule, miss: MissedRow) -> bool:
     """Whether a rule judges the slice of a report by itself."""
@@ -264,7 +270,7 @@ class Candidate:
 
 Tried = Callable[[Candidate], int | None]
 """Days of slices beyond their bounds that a change adds over the replay (`days_added`); None when it cannot be made, or when the
-rule with it would still not have told every report in time."""
+rule with it would have done no better on every report."""
 
 
 def days_added(
@@ -411,8 +417,8 @@ def _suggestion(rule: Rule, candidate: Candidate, added: int) -> Suggestion:
         "catch",
         candidate.changes,
         f"{count} reported incident{'s' if count > 1 else ''} of which nobody was told{' in time' if late else ''} ({days}) would "
-        f"have been told with {what}, and {added} more days on which a slice would have been beyond its bounds in the replay.",
-        f"有人反馈的 {count} 次漏报{'或晚报' if late else ''}（{days}）在 {what} 时会按时报警；回放期内另增 {added} 个超阈值的切片日。",
+        f"have been told{', or earlier,' if late else ''} with {what}, and {added} more days on which a slice would have been beyond its bounds in the replay.",
+        f"有人反馈的 {count} 次漏报{'或晚报' if late else ''}（{days}）在 {what} 时会{'更早' if late else ''}报警；回放期内另增 {added} 个超阈值的切片日。",
         {"reported": [one.miss.id for one in candidate.caught], "added": added, "rule": rule.id},
     )
 

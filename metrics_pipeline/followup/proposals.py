@@ -179,7 +179,8 @@ def _catching(
         except EditError:
             return None
         now = ask(ground.published, [edit.after], known, promotions=seeds.promotions, references=seeds.references)
-        if any(found.answer != "told" for found in now):
+        by_report = {found.miss.id: found for found in now}
+        if not all(found.is_caught_by(by_report[found.miss.id]) for found in one.caught):
             return None
         last = ground.last_day(rule.metric, actor.now)
         return days_added(

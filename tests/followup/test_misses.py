@@ -151,6 +151,21 @@ def test_what_was_too_short_or_too_small_is_caught_by_less_patience_or_a_smaller
         assert (found.kind, found.changes) == ("catch", changes)
 
 
+def test_what_was_told_on_a_later_day_is_told_earlier_and_what_would_be_told_late_is_better_than_never(
+    published, catalogue, tmp_path
+):
+    here = ground(rules_folder(tmp_path / "rules", 'yellow_if: "< 80"'), catalogue, published)
+    with fresh_store(tmp_path, "store") as store:
+        kept(store, report(LONG - 1, days=4))  # it begins a day before its values fall
+        [found] = proposals(store, here)
+        assert 85 < float(found.changes["yellow_if"][2:]) < 100
+    here = ground(rules_folder(tmp_path / "later", 'yellow_if: "< 50"'), catalogue, published)
+    with fresh_store(tmp_path, "later") as store:
+        kept(store, report(HIT - 1, days=2, number=1), report(DEEP, number=2))
+        [found] = proposals(store, here, days=120)
+        assert 130 < float(found.changes["yellow_if"][2:]) < 150 and "would have been told" in found.why
+
+
 def test_what_cannot_be_caught_without_a_flood_is_not_proposed(published, catalogue, tmp_path):
     here = ground(rules_folder(tmp_path / "rules", 'yellow_if: "< 100"'), catalogue, published)
     with fresh_store(tmp_path, "store") as store:
