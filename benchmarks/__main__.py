@@ -47,6 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.names if name not in known]:
         parser.error(f"unknown benchmark {', '.join(unknown)}; known: {', '.join(known)}")
+    if options.folder is not None and not options.folder.is_dir():
+        parser.error(f"--folder {options.folder}: there is no such folder; make it, or name one that is there")
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, DuckDB {version('duckdb')}"
     everywhere = [benchmark for benchmark in BENCHMARKS if not benchmark.on_request]
     for benchmark in [known[name] for name in options.names] or everywhere:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from metrics_pipeline.alerts.words import DIMENSIONS, Locale
+from metrics_pipeline.library.versions import FIRST_SEEN, UNPROPOSED
 
 Text = dict[Locale, str]
 LOCALES: Final[tuple[Locale, ...]] = ("zh", "en")
@@ -102,3 +103,10 @@ def slice_text(slice_: str) -> Text:
         return text("全部", "total")
     parts = [named(DIMENSIONS, name) for name in slice_.split("|")]
     return text(" × ".join(part["zh"] for part in parts), " × ".join(part["en"] for part in parts))
+
+
+REASONS: Final[dict[str, Text]] = {
+    FIRST_SEEN: text("首次记录", FIRST_SEEN),
+    UNPROPOSED: text("直接改了文件，没有提案", UNPROPOSED),
+}
+"""Reasons of versions that nobody wrote; those of people are shown as they are."""

@@ -79,3 +79,9 @@ def test_an_unknown_benchmark_is_explained(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit):
         main(["nightlyy"])
     assert "unknown benchmark nightlyy; known: " in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_there_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["library", "--folder", str(tmp_path / "none")])
+    assert "there is no such folder" in capsys.readouterr().err

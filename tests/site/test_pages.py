@@ -200,6 +200,7 @@ def test_recorded_changes_say_who_and_why_and_no_former_text(catalogue, shop, tm
     finally:
         store.close()
     assert page.index("gift cards are no sales") < page.index("first seen")
+    assert "首次记录" in page, "what nobody wrote is told in both languages"
     assert "bbbb" in page and "2025-12-01 08:00 UTC" in page and ">公式<" in page
     assert "former words" not in page
 
