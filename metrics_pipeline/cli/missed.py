@@ -102,7 +102,7 @@ def _keep(door: CliDoor, row: MissedRow) -> int:
 
 
 def _remove(door: CliDoor, number: int) -> None:
-    from metrics_pipeline.followup.proposals import reported_misses
+    from metrics_pipeline.followup.answers import reported_misses
     from metrics_pipeline.store import audit, missed
 
     with door.store.writing("missed") as connection:
@@ -117,7 +117,7 @@ def _remove(door: CliDoor, number: int) -> None:
 
 
 def _list(door: CliDoor, *, as_json: bool) -> None:
-    from metrics_pipeline.followup.proposals import reported_misses
+    from metrics_pipeline.followup.answers import reported_misses
 
     with door.store.reading() as connection:
         found = reported_misses(connection, door.sight)

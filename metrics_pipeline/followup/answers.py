@@ -9,14 +9,17 @@ told to nobody and that nobody spoke of: they were never anybody's.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Final, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from metrics_pipeline.access.model import Level
 from metrics_pipeline.alerts.sight import Sight
 from metrics_pipeline.alerts.work_orders import SYSTEM
+from metrics_pipeline.store import missed
+from metrics_pipeline.store.missed import MissedRow
 from metrics_pipeline.store.tables import (
     alert_instances,
     episode_acknowledgements,
@@ -83,6 +86,15 @@ def read_answers(
     for name in ("first_period", "last_period"):
         found[name] = pd.to_datetime(found[name]).astype("datetime64[us]")
     return found
+
+
+def reported_misses(connection: Connection, sight: Sight, *, since: date | None = None) -> list[MissedRow]:
+    """The incidents that people reported because nobody was told of them, as far as the viewer sees their slices exactly."""
+    return [
+        one
+        for one in missed.read(connection, since=since)
+        if sight.is_open or sight.viewer.level(one.metric, one.dimension, one.member) == Level.EXACT
+    ]
 
 
 def _is_history() -> sa.ColumnElement[bool]:

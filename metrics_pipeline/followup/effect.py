@@ -13,11 +13,11 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from metrics_pipeline.alerts.sight import Sight
-from metrics_pipeline.followup.answers import read_answers
+from metrics_pipeline.followup.answers import read_answers, reported_misses
 from metrics_pipeline.followup.edits import EditError, edit_rule
 from metrics_pipeline.followup.impact import Impact, compare
 from metrics_pipeline.followup.misses import labels_of
-from metrics_pipeline.followup.proposals import DAYS, PURPOSE, Ground, reported_misses
+from metrics_pipeline.followup.proposals import DAYS, PURPOSE, Ground
 from metrics_pipeline.rules.load import load_rules
 from metrics_pipeline.rules.model import Rule
 from metrics_pipeline.store import Store

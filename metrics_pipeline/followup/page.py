@@ -65,6 +65,7 @@ def week_html(look: WeekLook, paper: Paper) -> str:
         cases=[case_view(one, paper) for one in look.cases[:CARDS]],
         further=[case_view(one, paper) for one in look.cases[CARDS:LISTED]],
         hidden=max(len(look.cases) - LISTED, 0),
+        missed=missed_lines(look, paper),
         rules=[_rule_view(one, paper) for one in look.quality.rules[:RULES]],
         loads=_loads(look),
         waiting=[proposal_view(one, paper) for one in look.proposals if one.state == "proposed"],
@@ -99,6 +100,8 @@ def week_markdown(look: WeekLook, paper: Paper) -> str:
         facts = "; ".join(f"{name} {value}" for name, value in view["facts"])
         advice = "".join(f"\n  - {paper('advice')}: {_cell(line)}" for line in view["advice"][:1])
         lines.append(f"- **{view['tier']} · {_cell(view['name'])}** ({_cell(view['slice'])}): {_cell(facts)}{advice}")
+    if look.missed:
+        lines += ["", f"## {paper('missed')}", "", *(f"- {_cell(one)}" for one in missed_lines(look, paper))]
     lines += ["", f"## {paper('rules')}", ""]
     head = [
         paper(one) for one in ("rule", "alerts", "precision", "interval", "true", "false", "expected", "unanswered")
@@ -172,6 +175,15 @@ def case_view(case: Case, paper: Paper) -> dict[str, Any]:
         "advice": case.advice.lines(paper.locale, currency=paper.currency),
         "memory": case.advice.memory(paper.locale),
     }
+
+
+def missed_lines(look: WeekLook, paper: Paper) -> list[str]:
+    """What people reported because nobody was told: when, where, what, by whom."""
+    return [
+        f"{one.starts_on}{'' if one.starts_on == one.ends_on else f' – {one.ends_on}'} {one.metric} "
+        f"({slice_name(one.dimension, one.member, paper.locale)}): {one.text} ({one.who})"
+        for one in look.missed
+    ]
 
 
 def story_lines(look: EpisodeLook, paper: Paper) -> list[tuple[str, str, str]]:

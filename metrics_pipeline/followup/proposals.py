@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.engine import Connection
 
-from metrics_pipeline.access.model import Level
 from metrics_pipeline.alerts.sight import Sight
 from metrics_pipeline.detection.occasions import in_order
 from metrics_pipeline.detection.own_calendar import NAME as CALENDAR_FILE
 from metrics_pipeline.detection.own_calendar import add_event, load_own_calendar
 from metrics_pipeline.detection.promotions import CalendarError
-from metrics_pipeline.followup.answers import ANSWERED, read_answers
+from metrics_pipeline.followup.answers import ANSWERED, read_answers, reported_misses
 from metrics_pipeline.followup.edits import Edit, EditError, edit_rule, rule_of, trial, write
 from metrics_pipeline.followup.impact import compare
 from metrics_pipeline.followup.methods import LEAST_ANSWERS, Suggestion, suggestions
@@ -36,7 +35,7 @@ from metrics_pipeline.rules.load import load_rules
 from metrics_pipeline.rules.model import Rule
 from metrics_pipeline.rules.replay import Label
 from metrics_pipeline.rules.seeds import Seeds
-from metrics_pipeline.store import Store, audit, missed
+from metrics_pipeline.store import Store, audit
 from metrics_pipeline.store import rule_proposals as rows
 from metrics_pipeline.store.missed import MissedRow
 from metrics_pipeline.store.rule_proposals import ProposalRow
@@ -148,15 +147,6 @@ def make(
                     kind=row_values["kind"],
                 )
     return Made(tuple(fresh), tuple(superseded), len(suggested), len(reported))
-
-
-def reported_misses(connection: Connection, sight: Sight, *, since: date | None = None) -> list[MissedRow]:
-    """The incidents that people reported because nobody was told of them, as far as the viewer sees their slices exactly."""
-    return [
-        one
-        for one in missed.read(connection, since=since)
-        if sight.is_open or sight.viewer.level(one.metric, one.dimension, one.member) == Level.EXACT
-    ]
 
 
 def _catching(

@@ -20,12 +20,13 @@ from metrics_pipeline.alerts.notice import RuleCard
 from metrics_pipeline.alerts.sight import Sight, is_general
 from metrics_pipeline.alerts.story import Story, UnknownAlert, story_of
 from metrics_pipeline.delivery.guard import facts_of_cards
-from metrics_pipeline.followup.answers import read_answers
+from metrics_pipeline.followup.answers import read_answers, reported_misses
 from metrics_pipeline.followup.cases import Case, cases_of
 from metrics_pipeline.followup.quality import Quality, read_quality
 from metrics_pipeline.store import Store, dispatch
 from metrics_pipeline.store import rule_proposals as rows
 from metrics_pipeline.store.advice import ActionRow, actions_of
+from metrics_pipeline.store.missed import MissedRow
 from metrics_pipeline.store.rule_proposals import ProposalRow
 
 QUALITY_DAYS = 90
@@ -93,6 +94,8 @@ class WeekLook:
     """Of the 90 days that end with the week."""
     proposals: tuple[ProposalRow, ...] = field(repr=False)
     """Those that wait, and those decided in the last 90 days."""
+    missed: tuple[MissedRow, ...] = ()
+    """Incidents of its days that people reported because nobody was told."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -106,6 +109,9 @@ class WeekLook:
             "cases": [one.as_json() for one in self.cases],
             "quality": self.quality.as_json(),
             "proposals": [proposal_json(row) for row in self.proposals],
+            "missed": [
+                {**one._asdict(), "starts_on": f"{one.starts_on}", "ends_on": f"{one.ends_on}"} for one in self.missed
+            ],
         }
 
 
@@ -193,6 +199,7 @@ def look_at_week(
         own_before = read_quality(connection, sight, since=former[0], until=former[1], **options)
         cases_before = len(_incidents(connection, answers_before["key"].tolist()))
         proposals = [row for row in rows.read(connection) if sees_proposal(sight, row) and _is_shown(row, until)]
+        missed = [one for one in reported_misses(connection, sight, since=week.first) if one.starts_on <= week.last]
     local = (answers["opened_at"].dt.tz_localize("UTC").dt.tz_convert(zone).dt.tz_localize(None) - DAY_BEGINS).dt.date
     red = answers["worst_tier"] == "red"
     days = tuple(
@@ -207,6 +214,7 @@ def look_at_week(
         tuple(cases),
         quality,
         tuple(proposals),
+        tuple(missed),
     )
 
 

@@ -89,6 +89,7 @@ WORDS: Final[dict[str, dict[Locale, str]]] = {
     "action": {"zh": "处理", "en": "action"},
     "similar": {"zh": "相似报警", "en": "similar alerts"},
     "said": {"zh": "反馈", "en": "feedback"},
+    "missed": {"zh": "没人收到报警的事件（人工反馈）", "en": "Of which nobody was told (reported by people)"},
     "is.ok": {"zh": "正常", "en": "ok"},
     "is.pending": {"zh": "待定", "en": "pending"},
     "is.firing": {"zh": "报警", "en": "firing"},

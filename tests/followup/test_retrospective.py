@@ -33,8 +33,9 @@ from metrics_pipeline.followup.retrospective import (
 )
 from metrics_pipeline.orchestration.follow_up import build_retrospective_asset, build_retrospective_schedule
 from metrics_pipeline.settings import load_settings
-from metrics_pipeline.store import open_store
+from metrics_pipeline.store import missed, open_store
 from metrics_pipeline.store import rule_proposals as rows
+from metrics_pipeline.store.missed import MissedRow
 from tests.alerts.builders import DAY, NOW, RECEIVERS, make_card, make_verdict
 from tests.store.databases import sqlite_store
 
@@ -188,6 +189,22 @@ def test_what_a_backfill_recorded_and_told_nobody_is_nobodys_week_until_somebody
         assert [one.member for one in week(store).cases] == ["华东"]
         give_feedback(store, NORTH, is_useful=False, reason="false alarm", who="li", now=NOW)
         assert {one.member for one in week(store).cases} == {"华东", "华北"}
+
+
+def test_what_nobody_was_told_of_is_in_the_week_for_who_may_see_it(tmp_path):
+    with sqlite_store(tmp_path) as store:
+        with store.writing("missed") as connection:
+            for day, member in ((12, "华北"), (19, "华东")):
+                on = date(2025, 11, day)
+                missed.add(connection, MissedRow(0, "refund_rate", "region", member, on, on, "价格写错", "li", NOW))
+        look = week(store)
+        assert [one.member for one in look.missed] == ["华北"]
+        said = "2025-11-12 refund_rate (地区=华北): 价格写错 (li)"
+        assert said in week_markdown(look, paper()) and said in week_html(look, paper())
+        assert "nobody was told" in week_markdown(look, paper("en"))
+        assert json.loads(json.dumps(look.as_json(), default=str))["missed"][0]["starts_on"] == "2025-11-12"
+        hidden = week(store, viewer(slices={"region": frozenset({"华东"})}))
+        assert hidden.missed == () and "价格写错" not in week_html(hidden, paper())
 
 
 @pytest.mark.parametrize(
