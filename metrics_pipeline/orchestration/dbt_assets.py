@@ -14,6 +14,7 @@ from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
 from dagster_dbt.dbt_manifest import validate_manifest
 
 from metrics_pipeline.library.catalogue import Catalogue, Metric
+from metrics_pipeline.library.compile import stale_files
 from metrics_pipeline.orchestration.instance import WRITER_POOL
 from metrics_pipeline.orchestration.keys import ARRIVALS_KEY
 from metrics_pipeline.orchestration.partitions import daily_partitions, hourly_partitions, window_of
@@ -219,6 +220,7 @@ def _build(
     definition's own asset is recorded as an observation. A run of chosen assets builds just these.
     """
     require_nightly(project.settings)
+    _require_compiled(project)
     context.log.info(f"dbt window: {window.start} to {window.until} (exclusive), {window.days} days")
     manifest = validate_manifest(project.manifest_path)
     selected = context.selected_asset_keys
@@ -250,6 +252,20 @@ def _build(
                 yield event
     except DbtError as error:  # `BuildLocked` goes through: another process has the file open, worth the retries
         raise dg.Failure(str(error), allow_retries=False) from error
+
+
+def _require_compiled(project: Project) -> None:
+    """Raises `dg.Failure` when generated models are not those of the definitions: values would carry a version that no
+    definition has, and rules would wait for others.
+    """
+    stale = stale_files(Catalogue.of(project.catalogue.definitions))
+    if stale:
+        names = ", ".join(path.name for path in stale[:3]) + (f" and {len(stale) - 3} more" if len(stale) > 3 else "")
+        raise dg.Failure(
+            f"{names}: not what follows from the definitions, which were changed since. Run `metrics compile`, then start "
+            "the run again",
+            allow_retries=False,
+        )
 
 
 def _key(manifest: Mapping[str, Any], translator: PyramidTranslator, unique_id: str) -> dg.AssetKey:
