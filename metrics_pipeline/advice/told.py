@@ -23,10 +23,16 @@ class Told:
 
     advice: tuple[Advice, ...] = ()
     similar: tuple[Remembered, ...] = ()
+    further: tuple[Advice, ...] = ()
+    """Of other alerts in the same message: what to do about their shelves."""
 
     def seen_by(self, sight: Sight) -> Told:
         """What of it a viewer may see."""
-        return self if sight.is_open else Told(tuple(seen(self.advice, sight)), tuple(seen_memory(self.similar, sight)))
+        if sight.is_open:
+            return self
+        return Told(
+            tuple(seen(self.advice, sight)), tuple(seen_memory(self.similar, sight)), tuple(seen(self.further, sight))
+        )
 
     def lines(self, locale: Locale, *, currency: str = "", most: int = 3) -> list[str]:
         """The advice in words, a line each."""

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 BEYOND = ("new", "escalated", "ongoing")
 TITLE_LENGTH = 160
+MOST_FURTHER = 5
+"""Shelves of other slices whose orders are told."""
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
@@ -263,6 +265,12 @@ class Message:
         others = [f"{one.action(locale)}{order_text(one, locale)}" for one in self.told.advice[1:3]]
         if others:
             facts["advice_else"] = ("；" if locale == "zh" else "; ").join(others)
+        further = [f"{one.action(locale)}{order_text(one, locale)}" for one in self.told.further]
+        if further:
+            left = len(further) - MOST_FURTHER
+            facts["further"] = ("；" if locale == "zh" else "; ").join(further[:MOST_FURTHER])
+            if left > 0:
+                facts["further"] += f"；另有 {left} 项" if locale == "zh" else f"; and {left} more"
         return facts | dict(zip(("before",), self.told.memory(locale, most=1), strict=False))
 
     def table_head_in(self, locale: Locale) -> tuple[str, ...]:

@@ -278,12 +278,19 @@ def _message(
 
 
 def _advice(connection: Connection, notice: Notice, current: Mapping[str, Instance], *, now: datetime) -> Told:
-    """The advice on the first slice listed that has some; none for what ended, a drill or a digest of many things."""
+    """The advice on the first slice listed that has some, and what to order for the others; none for what ended, a drill or a digest
+    of many things."""
     if notice.reason == "digest" or notice.rule.is_drill:
         return NOTHING
     keys = [str(is_now.episode) for one in notice.slices if (is_now := current.get(one.instance)) and is_now.episode]
     found = told_of(connection, keys, now=now)
-    return next((found[key] for key in keys if key in found and found[key].advice), NOTHING)
+    advised = [found[key] for key in keys if key in found and found[key].advice]
+    if not advised:
+        return NOTHING
+    further = [
+        one.advice[0] for one in advised[1:] if any(piece.supply is not None for piece in one.advice[0].evidence)
+    ]
+    return replace(advised[0], further=tuple(further))
 
 
 def _cause(connection: Connection, notice: Notice, current: Mapping[str, Instance]) -> Explained:

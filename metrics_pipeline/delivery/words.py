@@ -42,6 +42,7 @@ WORDS: Final[dict[str, dict[Locale, str]]] = {
     "cause": {"zh": "可能原因", "en": "Likely cause"},
     "advice": {"zh": "建议", "en": "Advice"},
     "advice_else": {"zh": "也可以", "en": "Or"},
+    "further": {"zh": "其他切片", "en": "Other slices"},
     "before": {"zh": "上次类似", "en": "Last time"},
     "late": {"zh": "注意", "en": "Note"},
     "drill": {"zh": "演练", "en": "DRILL"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 
@@ -14,6 +15,8 @@ from metrics_pipeline.advice.text import advice_text
 from metrics_pipeline.advice.told import told_of
 from metrics_pipeline.alerts import apply_verdicts
 from metrics_pipeline.alerts.work_orders import close_order, give_feedback, show_order
+from metrics_pipeline.delivery.channels.file import FileChannel
+from metrics_pipeline.delivery.outbox import deliver_due
 from metrics_pipeline.settings import PROJECT_ROOT
 from metrics_pipeline.store import advice as rows
 from tests.advice.builders import make_cause, make_diagnosis, make_outlook
@@ -225,7 +228,7 @@ def test_alerts_without_a_metric_get_no_advice(store):
     assert advised(store, {card.id: card}) == ()
 
 
-def test_a_stock_out_alert_is_advised_to_order_what_is_foreseen_and_its_work_order_says_so(store):
+def test_a_stock_out_alert_is_advised_to_order_what_is_foreseen_and_its_work_order_says_so(store, tmp_path):
     card = make_card(
         "stock_out_soon_by_sku", metric="stock_on_hand", name_zh="库存量", name_en="Stock on hand", unit="pieces",
         expression="stockout(lead)", yellow_if="> 0.3", red_if="> 0.7",
@@ -234,11 +237,15 @@ def test_a_stock_out_alert_is_advised_to_order_what_is_foreseen_and_its_work_ord
         "red", 0, rule=card.id, metric="stock_on_hand", dimension="sku", member="SKU-7", value=34.0, baseline=0.0,
         observed=0.75, red_bound=None, yellow_bound=None,
     )  # fmt: skip
-    apply_verdicts(store, [one], {card.id: card}, receivers=RECEIVERS, now=NOW)
+    other = one._replace(member="SKU-9", tier="yellow", observed=0.4)
+    apply_verdicts(store, [one, other], {card.id: card}, receivers=RECEIVERS, now=NOW)
+    outlooks = {sku: make_outlook(sku) for sku in ("SKU-7", "SKU-9")}
     with store.writing("alerts") as connection:
-        [key] = attach(
-            connection, ENTRIES.values(), METRICS, {card.id: card}, outlooks={"SKU-7": make_outlook()}, now=NOW
-        )
+        keys = attach(connection, ENTRIES.values(), METRICS, {card.id: card}, outlooks=outlooks, now=NOW)
+    [key] = [one for one in keys if "SKU-7" in one]
+    deliver_due(store, {"file": FileChannel(tmp_path / "messages")}, now=NOW + timedelta(minutes=6))
+    [message] = (tmp_path / "messages").glob("*.json")
+    assert "其他切片: 补货 SKU-9：最迟 2025-11-21 向 Acme 订 240 件" in json.loads(message.read_text("utf-8"))["text"]
     first, *_ = told(store, key).advice
     assert first.entry == "restock"
     assert "新单到货前断货概率 75%" in advice_text(first, "zh")  # the chance that the rule judged

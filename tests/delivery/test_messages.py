@@ -134,6 +134,16 @@ def test_a_stock_out_alert_says_how_likely_when_and_what_to_order():
     assert (said["value"], said["bound"]) == ("chance of a stock-out 82%", "70%")
 
 
+def test_orders_of_the_other_shelves_are_told_too_five_at_most():
+    told = make_shelf_told()
+    message = compose(make_stockout(), told=replace(told, further=told.advice[:1] * 7))
+    facts = message.named_facts_in("zh")
+    assert facts["further"].count("补货 SKU-7：最迟 2025-11-21 向 Acme 订 240 件") == 5
+    assert facts["further"].endswith("另有 2 项")
+    assert message.named_facts_in("en")["further"].endswith("and 2 more")
+    assert "further" not in compose(make_stockout(), told=told).named_facts_in("zh")
+
+
 @pytest.mark.parametrize(
     ("expression", "foresees"),
     [
