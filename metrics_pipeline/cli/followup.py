@@ -74,7 +74,7 @@ def rules_quality(since: SinceOption = None, as_json: JsonOption = False) -> Non
     if as_json:
         print_json(found.as_json())
         return
-    numbers = ("alerts", "red", "true", "false", "expected", "no answer", "messages", "told after h", "acted after h")
+    numbers = ("alerts", "red", "true", "false", "expected", "unsaid", "sent", "told h", "acted h")
     print_table(f"Rules since {start:%Y-%m-%d}", [_quality_row(one) for one in found.rules], numbers=numbers)
     if found.rules and not any(one.answered for one in found.rules):
         say("Nobody answered yet: [bold]metrics alerts feedback EPISODE --useful[/bold] or close the work order.")
@@ -94,12 +94,16 @@ def _quality_row(one: RuleQuality) -> dict[str, Any]:
         "true": one.true,
         "false": one.false,
         "expected": one.expected,
-        "no answer": one.unanswered + one.aside,
+        "unsaid": one.unanswered + one.aside,
         "precision": precision,
-        "messages": one.messages,
-        "told after h": one.hours_to_tell,
-        "acted after h": one.hours_to_act,
+        "sent": one.messages,
+        "told h": _hours(one.hours_to_tell),
+        "acted h": _hours(one.hours_to_act),
     }
+
+
+def _hours(hours: float | None) -> float | None:
+    return None if hours is None else round(hours, 1)
 
 
 # -- new rules -----------------------------------------------------------------------------------------------------
