@@ -190,9 +190,11 @@ def _stretches(logs: FloatArray, risen: BoolArray, known: BoolArray) -> list[tup
         first, last = int(run[0]), int(run[-1])
         after = together[last + 1 : last + 1 + SIDE_DAYS]
         peak = int(first + np.nanargmax(together[first : last + 1]))
-        before = together[max(first - 1, 0) : first]
+        before = logs[
+            risen[:, peak], max(first - 1, 0) : first
+        ]  # of those that rose: payments fall and come back, visits do not
         back = not np.isfinite(after).any() or np.nanmedian(after) < together[peak] / 3
-        held_up = np.isfinite(before).any() and np.nanmedian(before) < np.log(HELD_UP)
+        held_up = bool(np.isfinite(before).any() and np.nanmedian(before) < np.log(HELD_UP))
         if last - first < LONGEST and back and not held_up:
             found.append((first, last, peak))
     return found

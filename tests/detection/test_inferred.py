@@ -80,6 +80,14 @@ def test_what_had_been_held_up_the_day_before_is_no_promotion_and_thin_series_sa
     assert (found.peak, found.series) == (FIRST + timedelta(days=250), 24)
 
 
+def test_payments_that_had_been_held_up_are_no_promotion_though_other_series_went_on():
+    values, on = series(), date(2025, 9, 16)
+    at = column(on)
+    values[:11, at - 1] *= 0.45
+    values[:15, at] *= 2.3
+    assert looked(values) == []
+
+
 def test_a_promotion_of_one_category_is_of_that_category():
     values = series(30)
     values[:6, 250] *= 2
