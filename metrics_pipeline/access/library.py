@@ -13,10 +13,10 @@ from metrics_pipeline.library.definitions import Definitions
 from metrics_pipeline.warehouse.quoting import literal
 
 
-def known_formula(formula: str, inputs: Sequence[str], rights: Rights) -> str:
-    """A formula without the names of those inputs that may not be known."""
-    for name in inputs:
-        if not rights.knows(name):
+def known_formula(formula: str, metric: Metric, rights: Rights) -> str:
+    """A formula of a metric without the names of those inputs, or measures of metrics, that may not be known."""
+    for name, counted_by in (*((one, one) for one in metric.inputs), *metric.begins_with):
+        if not rights.knows(counted_by):
             formula = re.sub(rf"\b{re.escape(name)}\b", "(…)", formula)
     return formula
 
@@ -31,8 +31,8 @@ def known_catalogue(whole: Catalogue, rights: Rights) -> Catalogue:
             one,
             inputs=tuple(name for name in one.inputs if rights.knows(name)),
             former=tuple((until, seen(before)) for until, before in one.former),
-            formula=known_formula(one.formula, one.inputs, rights),
-            denominator=known_formula(one.denominator, one.inputs, rights),
+            formula=known_formula(one.formula, one, rights),
+            denominator=known_formula(one.denominator, one, rights),
         )
 
     return replace(whole, metrics={name: seen(one) for name, one in whole.metrics.items() if rights.knows(name)})

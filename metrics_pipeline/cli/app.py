@@ -480,7 +480,7 @@ def _show_values(door: CliDoor, asked: _Asked, *, as_json: bool) -> None:
             {"metric": metric, "unit": _unit(settings, entry), "by": by, "version": published.version, "values": rows}
         )
         return
-    title = f"{entry.name_zh} {entry.name_en} ({_unit(settings, entry)}) — {door.formula(entry.formula, entry.inputs)}"
+    title = f"{entry.name_zh} {entry.name_en} ({_unit(settings, entry)}) — {door.formula(entry)}"
     _table(title, rows, numbers=("value", "numerator", "denominator"))
     if not rows:
         reach = f"whose values reach to {state.complete_until:%Y-%m-%d %H:%M}" if state and state.complete_until else ""
@@ -530,7 +530,7 @@ def _list_metrics(door: CliDoor, *, as_json: bool) -> None:
                 "layer": entry.layer,
                 "unit": _unit(settings, entry),
                 **total,
-                "formula": door.formula(entry.formula, entry.inputs),
+                "formula": door.formula(entry),
                 "slices": list(entry.slices),
                 "definition": entry.version,
                 "absent": state.absent_en if state and state.is_absent else None,

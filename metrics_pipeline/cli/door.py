@@ -155,11 +155,11 @@ class CliDoor:
         """Of things by metric id those whose metric they may know of."""
         return {name: one for name, one in metrics.items() if self.viewer.reading.knows(name)}
 
-    def formula(self, formula: str, inputs: Sequence[str]) -> str:
-        """A formula without the names of metrics they may not know of."""
+    def formula(self, metric: Metric) -> str:
+        """A metric's formula without the names of metrics they may not know of."""
         from metrics_pipeline.access.library import known_formula
 
-        return known_formula(formula, inputs, self.viewer.reading)
+        return known_formula(metric.formula, metric, self.viewer.reading)
 
     def read(self, metric: str, by: str, member: str | None, *, rows: int) -> None:
         """Record a read of a sensitive metric; of others nothing is kept."""

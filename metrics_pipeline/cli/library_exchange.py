@@ -213,7 +213,7 @@ def _history(plan: Plan, metric: str, door: CliDoor) -> dict[str, Any]:
 
 def _exported(door: CliDoor, catalogue: Catalogue, wanted: Sequence[str]) -> list[str]:
     """The metrics to be written. Ends in words when one is unknown, or they or their inputs may not be exported."""
-    from metrics_pipeline.library.interchange import with_inputs
+    from metrics_pipeline.library.interchange import named_with, with_inputs
 
     known = door.known(catalogue.metrics)
     for name in wanted:
@@ -222,15 +222,20 @@ def _exported(door: CliDoor, catalogue: Catalogue, wanted: Sequence[str]) -> lis
         parts = with_inputs(catalogue, [name])
         for one in parts:
             door.require("export", one)
-        if not all(map(door.viewer.reading.knows, parts)):
+        if not all(map(door.viewer.reading.knows, named_with(catalogue, parts))):
             door.deny("export", name)
             fail(f"{name} is made of something that {door.viewer.person} may not see (无权限)")
     if wanted:
         return list(wanted)
     door.require("export")
     rights = door.viewer.rights("export")
-    given = {name for name in known if rights.decide(name).is_allowed}  # of what they may know of
-    names = [name for name in catalogue.metrics if given.issuperset(with_inputs(catalogue, [name]))]
+    given = {name for name in known if rights.decide(name).is_allowed}
+    names = [
+        name
+        for name in catalogue.metrics
+        if given.issuperset(with_inputs(catalogue, [name]))
+        and all(map(door.viewer.reading.knows, named_with(catalogue, [name])))
+    ]
     if not names:
         fail(f"{door.viewer.person} may export no metric with all that it is made of (无权限)")
     return names

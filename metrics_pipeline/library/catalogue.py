@@ -104,6 +104,8 @@ class Metric:
     """Why the installation's source cannot give it; None = present."""
     spans: tuple[VersionSpan, ...] = ()
     """Which version the values of which days carry, the oldest first; the last span is open and its version `version`."""
+    begins_with: tuple[tuple[str, str], ...] = ()
+    """Of a conversion: the measures that its formula names, with the metrics that count them."""
     former: tuple[tuple[date, Metric], ...] = ()
     """How it was defined before, the oldest first, each with the first day that it no longer is for."""
 
@@ -505,6 +507,12 @@ class _Resolver:
             settle_days=conversion.window_days,
         )
         made_of = [(m.fact, m.local_clock, self._fact_hash(m.fact)) for m in (base, other)]
+        counted = [
+            (one.name, self._simple_by_measure[one.name])
+            for one in (first, second)
+            if one.name in self._simple_by_measure
+        ]
+        metric = replace(metric, begins_with=tuple(counted))
         return metric, (conversion.model_dump(), _computed(first), _computed(second), made_of)
 
     def _composite(self, definition: MetricDefinition) -> Metric:

@@ -80,6 +80,15 @@ class Plan:
         return {} if made is None else {name: made.catalogue.metrics[name] for name in made.ids}
 
 
+def named_with(catalogue: Catalogue, metrics: Collection[str]) -> tuple[str, ...]:
+    """The metrics that an export of these names: all they are made of, and those whose measures conversions begin with."""
+    found = with_inputs(catalogue, metrics)
+    counted = (
+        metric for name in found for _, metric in catalogue.metrics[name].begins_with if metric in catalogue.metrics
+    )
+    return tuple(dict.fromkeys((*found, *counted)))
+
+
 def with_inputs(catalogue: Catalogue, metrics: Collection[str]) -> tuple[str, ...]:
     """The metrics and all they are made of, in pyramid order."""
     wanted = {

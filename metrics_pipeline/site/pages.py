@@ -108,7 +108,8 @@ class _Site:
 
     def formula(self, entry: Entry) -> Markup | None:
         """None when it names a metric that is not on this site."""
-        if any(name not in self._content.entries for name in entry.metric.inputs):
+        named = (*entry.metric.inputs, *(metric for _, metric in entry.metric.begins_with))
+        if any(name not in self._content.entries for name in named):
             return None
         return formula_html(entry.metric, entry.definition, self.link)
 

@@ -1,12 +1,13 @@
 """A small installation whose names and numbers are found in nothing else, so that a leak of any of them is recognised.
 
-Twelve metrics under invented names, rules and alerts on all of them, messages, orders, proposals, versions; and the same
+Thirteen metrics under invented names, rules and alerts on all of them, messages, orders, proposals, versions; and the same
 installation with something changed that some people must not know (`VARIANTS`): what they are told must not change.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ NAMES = {
     "refunded_orders": "quollback", "refund_amount": "quollsum", "orders_placed": "wombatin", "orders_paid": "wombatpay",
     "paid_amount": "numbatsum", "units_sold": "bilbyout", "units_sold_28d": "bilbyout_28d",
     "payment_conversion_rate": "wombatshare", "refund_rate": "quollshare", "average_order_value": "numbatmean",
-    "order_health": "potoroo", "buyers": "dunnarts",
+    "order_health": "potoroo", "buyers": "dunnarts", "orders_paid_within_day": "thylacine",
 }  # fmt: skip
 """Metrics of the starter project → what they are called here; measures are called so, too."""
 CONFIDENTIAL = ("numbatsum", "numbatmean", "quollsum")
@@ -137,6 +138,7 @@ def build(folder: Path, variant: str = "") -> Home:
 
 def _project(folder: Path, variant: str) -> Path:
     project = small_project(folder)
+    shutil.copy(PROJECT_ROOT / "dbt_project/models/base/orders_paid_within_day.yml", project / "models/base")
     (project / "dbt_project.yml").write_bytes((PROJECT_ROOT / "dbt_project" / "dbt_project.yml").read_bytes())
     yaml = YAML()
     for path in sorted(project.glob("models/*/[!_]*.sql")):

@@ -56,11 +56,11 @@ COMMANDS: Mapping[str, list[tuple[str, ...]]] = {
         ("wombatpay", "--by", "region", "--member", "漠河"), ("numbatsum", "--by", "city"), ("wombatpay", "--grain", "hour"),
     ],
     "library list": [(), ("--json",), ("--layer", "strategic"), ("--owner", "team-finance"), ("--owner", "nobody")],
-    "library show": [("potoroo", "--json"), ("quollshare",), ("wombatpay", "--json"), (ADDED,), ("kowaro",)],
+    "library show": [("thylacine", "--json"), ("potoroo", "--json"), ("quollshare",), ("wombatpay", "--json"), (ADDED,), ("kowaro",)],
     "library lint": [(), ("--json",)],
     "library usage": [(), ("--json",), ("wombatshare", "--json"), (ADDED,)],
-    "library lineage": [("potoroo", "--json"), ("wombatshare", "--mermaid"), ("quollshare", "--dot"), ("wombatpay",), (ADDED,)],
-    "library history": [("numbatmean",), ("wombatpay", "--json"), (ADDED,)],
+    "library lineage": [("thylacine", "--json"), ("potoroo", "--json"), ("wombatshare", "--mermaid"), ("quollshare", "--dot"), ("wombatpay",), (ADDED,)],
+    "library history": [("thylacine",), ("numbatmean",), ("wombatpay", "--json"), (ADDED,)],
     "library diff": [("numbatsum", "1", "9"), ("wombatpay", "1", "1"), (ADDED, "1", "1")],
     "library asof": [
         ("numbatsum", "--at", "2026-12-01"), ("wombatpay", "--at", "2026-12-01", "--by", "region", "--json"), (ADDED, "--at", "2026-12-01"),
@@ -81,7 +81,7 @@ COMMANDS: Mapping[str, list[tuple[str, ...]]] = {
         (*NEW, "--conversion", "wombatin/wombatpay", "--entity", "order"), (*NEW, "--conversion", "nothing/wombatpay", "--entity", "order"),
     ],
     "library remove": [("wombatpay",), ("wombatin", "--json"), (ADDED,)],
-    "library export": [(), ("--format", "osi"), ("potoroo",), ("wombatpay", "--format", "osi"), (ADDED,)],
+    "library export": [(), ("--format", "osi"), ("thylacine",), ("thylacine", "--format", "osi"), ("potoroo",), ("wombatpay", "--format", "osi"), (ADDED,)],
     "library import": [("FOREIGN",), ("FOREIGN", "--json")],
     "library site": [("--out", "OUT", "--person", ASKER), ("--out", "OUT")],
     "rules lint": [(), ("--json",)],
@@ -186,7 +186,7 @@ COMMANDS: Mapping[str, list[tuple[str, ...]]] = {
 ADDRESSES: Mapping[str, list[str]] = {
     "/v1/health": ["/v1/health"],
     "/v1/metrics": ["/v1/metrics", "/v1/metrics?limit=2", "/v1/metrics?q=o", "/v1/metrics?layer=strategic", "/v1/metrics?line=finance&limit=0"],
-    "/v1/metrics/{metric}": ["/v1/metrics/potoroo", "/v1/metrics/quollshare", "/v1/metrics/wombatpay", "/v1/metrics/numbatmean", f"/v1/metrics/{ADDED}"],
+    "/v1/metrics/{metric}": ["/v1/metrics/thylacine", "/v1/metrics/potoroo", "/v1/metrics/quollshare", "/v1/metrics/wombatpay", "/v1/metrics/numbatmean", f"/v1/metrics/{ADDED}"],
     "/v1/metrics/{metric}/versions": ["/v1/metrics/wombatshare/versions", "/v1/metrics/numbatsum/versions", f"/v1/metrics/{ADDED}/versions"],
     "/v1/metrics/{metric}/values": [
         "/v1/metrics/wombatpay/values", "/v1/metrics/quollshare/values?dimension=region", "/v1/metrics/numbatsum/values?dimension=channel&limit=3",

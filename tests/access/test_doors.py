@@ -79,6 +79,16 @@ PEOPLE = int(os.environ.get("METRICS_LEAK_PEOPLE", "1"))
 )  # fmt: skip
 @given(given=grants, part=st.integers(0, PARTS - 1), variant=st.sampled_from(VARIANTS))
 @example(given=[(["read", "export"], [Selector("metric", "wombatpay")], {}, "hidden")], part=1, variant="metric")
+@example(
+    given=[(["read", "export"], [Selector("metric", "thylacine")], {}, "exact")],
+    part=part_of("library list"),
+    variant="metric",
+)
+@example(
+    given=[(["read", "export"], [Selector("metric", "thylacine")], {}, "exact")],
+    part=part_of("library site"),
+    variant="metric",
+)
 @example(given=[(["read", "compose"], [Selector("all")], {"region": [REGIONS[0]]}, "banded")], part=0, variant="region")
 @example(
     given=[(["read", "compose"], [Selector("all")], {}, "exact")], part=part_of("library propose"), variant="metric"
