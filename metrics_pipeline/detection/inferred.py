@@ -93,9 +93,10 @@ class Proposal:
         best = max(self.seen, key=lambda one: one.lift)
         lift = np.median([one.lift for one in self.seen])
         days = ", ".join(one.peak.isoformat() for one in self.seen[-6:])
+        often = "once" if len(self.seen) == 1 else f"{len(self.seen)} times"
         return (
             f"{len(self.seen)} 次（{days}）：{best.series} 个序列中 {best.agreeing} 个同时上升，中位数 ×{lift:.2f}，前 ×{best.before:.2f}，后 ×{best.after:.2f}",
-            f"{len(self.seen)} times ({days}): {best.agreeing} of {best.series} series rose together, median ×{lift:.2f}; "
+            f"{often} ({days}): {best.agreeing} of {best.series} series rose together, median ×{lift:.2f}; "
             f"×{best.before:.2f} before, ×{best.after:.2f} after",
         )
 

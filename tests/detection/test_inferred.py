@@ -109,6 +109,8 @@ def test_days_that_return_become_one_proposal():
     assert set(proposals) == {"monthly_26", "sale_2025_02_09", "sale_2026_01_14"}
     assert "24 个序列中" in proposals["monthly_26"].evidence[0]
     assert "of 24 series rose together" in proposals["monthly_26"].evidence[1]
+    assert proposals["monthly_26"].evidence[1].startswith("5 times (")
+    assert proposals["sale_2025_02_09"].evidence[1].startswith("once (")
 
 
 def test_a_day_of_every_year_and_months_with_gaps():
