@@ -215,12 +215,15 @@ def conformal(
         pool = own if len(own) >= _LEAST_ERRORS else everything
         if not len(pool):
             pool = np.random.default_rng(0).standard_normal((400, horizon)) * 1.25
-        tables.append(np.nanquantile(pool, levels, axis=0).T)
+        table = np.zeros((horizon, len(levels)))
+        seen = np.isfinite(pool).any(axis=0)  # a short history has no errors of far days
+        table[seen] = np.nanquantile(pool[:, seen], levels, axis=0).T
+        tables.append(table)
         step = max(len(pool) // 20000, 1)
         vectors.append(_filled(pool[::step]))
     error = np.where(learned.known, whole, np.nan)
-    table = np.maximum.accumulate(np.nan_to_num(np.stack(tables)), axis=2)
-    return Forecast(learned.scale, centre, error, classes, table, tuple(vectors), ahead, levels, model)
+    quantiles = np.maximum.accumulate(np.stack(tables), axis=2)
+    return Forecast(learned.scale, centre, error, classes, quantiles, tuple(vectors), ahead, levels, model)
 
 
 def _pool(scores: Singles | Floats) -> Floats:

@@ -23,6 +23,7 @@ from metrics_pipeline.rules.evaluate import evaluate
 from metrics_pipeline.rules.load import RuleSet, load_rules
 from metrics_pipeline.settings import PROJECT_ROOT, Settings
 from metrics_pipeline.store import open_store, outbox
+from metrics_pipeline.store.diagnoses import NoteRow, add_note
 from metrics_pipeline.warehouse.read import Published
 from metrics_pipeline.warehouse.window import Window
 from tests.rules.shop import Shop
@@ -142,8 +143,13 @@ def test_what_fails_is_logged_and_stops_nothing(project, evaluations, monkeypatc
 
 @pytest.fixture
 def night(project, evaluations):
-    """The project with what the last step of a night needs besides: rules beside each other, and what was judged."""
+    """The project with what the last step of a night needs besides: a deployment that coincides, and what was judged."""
     project.diagnoses = {}
+    store = open_store(project.settings)
+    with store.writing("notes") as connection:
+        text, on = "bidding 2.0 goes live", {"ad_channel": "search"}
+        add_note(connection, NoteRow(0, "deploy_note", text, LAST, LAST, on, "li", EVALUATED_AT))
+    store.close()
     published = Published.open(project.settings.published_dir)
     return project, Judgement(published, Window(LAST, LAST + timedelta(days=1)), evaluations)
 
@@ -179,6 +185,7 @@ def test_a_message_sent_as_soon_as_it_is_queued_tells_cause_and_advice(night, mo
     assert EPISODE in explaining.advised.episodes
     message = sent(project)["ad_spend_surge_by_ad_channel"]
     assert "可能原因" in message
+    assert "bidding 2.0 goes live" in message
     assert "Pause ad channel search" in message
 
 
