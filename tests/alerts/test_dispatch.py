@@ -646,12 +646,9 @@ def test_who_is_no_longer_in_the_routes_still_gets_the_end(desk):
     desk.route(routes().replace("[file]", "[ops]"))
     desk.tick("red", period=1)
     desk.tick("ok", period=2)
-    assert [(one.receiver, one.reason) for one in desk.notices()] == [
-        ("file", "first"),
-        ("ops", "first"),
-        ("file", "all_resolved"),
-        ("ops", "all_resolved"),
-    ]
+    told = [(one.receiver, one.reason) for one in desk.notices()]
+    assert told[:2] == [("file", "first"), ("ops", "first")]
+    assert sorted(told[2:]) == [("file", "all_resolved"), ("ops", "all_resolved")]  # of one moment, in any order
 
 
 def test_a_red_goes_where_red_goes_and_both_get_their_end(desk):
