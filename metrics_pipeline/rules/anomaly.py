@@ -190,13 +190,20 @@ def _calendar(long: _Values, dimensions: Mapping[int, str], promotions: Sequence
     slices: list[tuple[str, str]] = [("", "")]
     if own:
         own = [day for day in own if first <= day.date <= last]
-        for n, (key, member) in enumerate(zip(long.key_of.tolist(), long.members, strict=True)):
-            dimension = dimensions[key]
-            affected = frozenset(day for day in own if day.is_about(dimension, member))
-            if affected not in rows:
-                rows[affected] = len(rows)
-                slices.append((dimension, member))
-            category[n] = rows[affected]
+        named = {name for day in own for name, _ in day.affects}
+        concerned = [key for key, dimension in dimensions.items() if named.intersection(dimension.split("|"))]
+        row_of: dict[tuple[str, ...], int] = {}
+        for n in np.flatnonzero(np.isin(long.key_of, concerned)).tolist():
+            dimension, member = dimensions[int(long.key_of[n])], long.members[n]
+            parts = zip(dimension.split("|"), member.split("|"), strict=False)
+            place = tuple(part for pair in parts if pair[0] in named for part in pair)
+            if place not in row_of:  # what no event names tells no slice from another
+                affected = frozenset(day for day in own if day.is_about(dimension, member))
+                if affected not in rows:
+                    rows[affected] = len(rows)
+                    slices.append((dimension, member))
+                row_of[place] = rows[affected]
+            category[n] = row_of[place]
     numbers = {event: n for n, event in enumerate(sorted({day.event for day in known}))}
     event, inside, phase = [], [], []
     whole = [day for day in known if not day.affects]

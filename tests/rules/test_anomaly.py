@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import sys
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from metrics_pipeline.detection.promotions import PromotionDay
+from metrics_pipeline.rules.anomaly import _calendar
 from metrics_pipeline.rules.evaluate import evaluate
 from metrics_pipeline.rules.model import Rule
 from metrics_pipeline.rules.replay import verdict_pieces
@@ -134,3 +136,26 @@ def test_hours_are_judged_by_the_hour_of_the_week(tmp_path):
     rule = make_rule(grain="hour", expr="anomaly()")
     rows = evaluate(published, [rule], on, on + timedelta(days=1), evaluated_at=NOW, run_id="r").frame()
     assert rows[rows["tier"] == "red"]["period_start"].dt.hour.tolist() == [19]
+
+
+def test_every_slice_has_the_calendar_of_the_events_that_are_about_it():
+    first = date(2025, 3, 1)
+    days = np.arange(np.datetime64(first), np.datetime64(first) + 30)
+    promotions = [
+        PromotionDay(first + timedelta(days=at), name, name, name, 0, "main", "own", affects)
+        for at, name, affects in (
+            (3, "whole", ()),
+            (9, "toys", (("category", frozenset({"toys"})),)),
+            (17, "north", (("region", frozenset({"north"})),)),
+            (23, "toys_north", (("category", frozenset({"toys"})), ("region", frozenset({"north"})))),
+        )
+    ]
+    dimensions = {0: "all", 1: "category", 2: "sku", 3: "category|region", 4: "region"}
+    slices = [(0, "all"), (2, "A1"), (2, "A2"), (1, "toys"), (1, "food"), (4, "north"), (4, "south")]
+    slices += [(3, f"{category}|{region}") for category in ("toys", "food") for region in ("north", "south")]
+    long = SimpleNamespace(members=[member for _, member in slices], key_of=np.array([key for key, _ in slices]))
+    found = _calendar(long, dimensions, promotions, days)
+    for row, (key, member) in zip(found.category, slices, strict=True):
+        about = {one.event for one in promotions if one.is_about(dimensions[key], member)}
+        names = sorted(one.event for one in promotions)
+        assert {names[number] for number in found.event[row] if number >= 0} == about, (dimensions[key], member)
