@@ -76,16 +76,10 @@ class Wanted:
 
     @property
     def sql(self) -> str:
-        """A condition on rows of values; first by column, as those are looked up in the files' statistics."""
-        by_column = [
-            f"{column} IN ({', '.join(map(literal, sorted({one[at] for one in (*self.sets, *self.slices)})))})"
-            for at, column in enumerate(("metric", "dimension"))
-        ]
-        either = (
-            is_one_of("metric, dimension", sorted(self.sets)),
-            is_one_of("metric, dimension, member", sorted(self.slices)),
-        )
-        return " AND ".join([*by_column, f"({' OR '.join(either)})"]) if self.sets or self.slices else "false"
+        """A condition on rows of values; first by slice set, as files keep no statistics of a choice between two conditions."""
+        either = is_one_of("metric, dimension", self.sets), is_one_of("metric, dimension, member", self.slices)
+        of_either = is_one_of("metric, dimension", {*self.sets, *(one[:2] for one in self.slices)})
+        return f"{of_either} AND ({' OR '.join(either)})"
 
 
 def _names(dimension: str) -> list[str]:

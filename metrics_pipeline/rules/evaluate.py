@@ -531,8 +531,8 @@ def latest_verdicts(directory: Path, slices: Collection[tuple[str, str, str]], *
         read_evaluations(con, directory, files)
         return con.execute(
             f"""SELECT {", ".join(f"{name}::{_TYPES.get(name, 'VARCHAR')} AS {name}" for name in COLUMNS)} FROM evaluations
-            WHERE rule IN (SELECT unnest($rules)) AND {is_one_of("rule, dimension, member", sorted(slices))} AND period_start >= $start
+            WHERE {is_one_of("rule, dimension, member", slices)} AND period_start >= $start
             QUALIFY row_number() OVER (PARTITION BY rule, dimension, member, period_start ORDER BY evaluated_at DESC) = 1
             ORDER BY rule, dimension, member, period_start""",
-            {"rules": sorted({rule for rule, _, _ in slices}), "start": start},
+            {"start": start},
         ).df()

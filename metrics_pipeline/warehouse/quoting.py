@@ -19,9 +19,20 @@ def literal(value: str | date | datetime | None) -> str:
 
 
 def is_one_of(columns: str, rows: Iterable[Sequence[str]]) -> str:
-    """A condition: these columns (`metric, dimension`) together are one of these rows."""
-    listed = ", ".join(f"({', '.join(map(literal, row))})" for row in rows)
-    return f"({columns}) IN ({listed})" if listed else "false"
+    """A condition: these columns (`metric, dimension`) together are one of these rows.
+
+    Said of each column first, as a single column is looked up in the statistics of Parquet files.
+    """
+    given = sorted(set(map(tuple, rows)))
+    if not given:
+        return "false"
+    names = columns.split(", ")
+    of_each = [
+        f"{name} IN ({', '.join(map(literal, sorted(set(of_one))))})"
+        for name, of_one in zip(names, zip(*given, strict=True), strict=True)
+    ]
+    together = ", ".join(f"({', '.join(map(literal, row))})" for row in given)
+    return f"({' AND '.join([*of_each, f'({columns}) IN ({together})'])})"
 
 
 def identifier(name: str) -> str:

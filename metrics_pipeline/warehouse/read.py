@@ -202,8 +202,7 @@ class Published:
             for dimension in {one for _, one, _ in wanted}
             for file in self.files(start, until, dimension=dimension)
         }
-        metrics = ", ".join(literal(metric) for metric in sorted({metric for metric, _, _ in wanted})) or "''"
-        where = f"metric IN ({metrics}) AND {is_one_of('metric, dimension, member', sorted(wanted))} AND {_when(grain, start, until)}"
+        where = f"{is_one_of('metric, dimension, member', wanted)} AND {_when(grain, start, until)}"
         found = self._shown(f"SELECT * FROM ({self._values_sql(sorted(files))}) WHERE {where}")
         with duckdb.connect() as con:
             return con.execute(
